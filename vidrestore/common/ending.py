@@ -67,7 +67,7 @@ def leave(status: int) -> NoReturn:
         sys.exit(status)
     atexit._run_exitfuncs()
     try:
-        for stream in (sys.stdout, sys.stderr):
+        for stream in filter(None, (sys.stdout, sys.stderr)):  # a window has neither
             stream.flush()
     except OSError:
         sys.exit(status)  # the interpreter reports the error

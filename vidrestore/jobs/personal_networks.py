@@ -152,7 +152,7 @@ def assigned(
     *,
     similarity: float,
 ) -> tuple[Assignment[str | None], list[str]]:
-    """Assign networks of single people to the tracks of these people.
+    """Assign the network of each person to the tracks of that person.
 
     Args:
         names: The names of the restorers; a restorer that it gives to a track stays.

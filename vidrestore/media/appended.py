@@ -43,7 +43,7 @@ _BEGINNINGS = {
     # A pack header and another header, of MPEG-2 or MPEG-1.
     _PROGRAM: rb"\0\0\x01\xba(?:[\x40-\x7f].{9,16}?|[\x20-\x2f].{7})\0\0\x01[\xbb\xbf-\xef]",
 }
-# libavformat reads the packets of all appended files of these formats, as one stream.
+# The formats in which libavformat reads appended files as one stream.
 _ONE_STREAM = (_TRANSPORT, _PROGRAM)
 _READ_BYTES, _LONGEST_BEGINNING_BYTES = 1 << 22, 8 * 188
 _LEAST_BYTES, _NO_END = 16, 1 << 62

@@ -27,8 +27,8 @@ from vidrestore.personal.networks import base_config, base_name, judges_here
 
 # The share of a memory that a training may take.
 _ROOM = 0.9
-# Bytes for each pixel of a crop: as it is kept; and of one that is set apart, which is also kept as
-# a pair of pictures in float32.
+# Bytes for each pixel: a crop that is learned from is kept in 8 bits; a crop that is set apart also
+# as a pair of pictures in float32.
 _BYTES_LEARNED, _BYTES_APART, _APART_SHARE = 3, 27, 0.2
 
 

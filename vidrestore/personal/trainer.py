@@ -12,7 +12,7 @@ import hashlib
 import math
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -256,46 +256,44 @@ class Trainer:
         self._average.update(self._gpen, len(truth))
         return StepDone(self._step, self._settings.steps, losses)
 
+    @contextmanager
+    def _update_of(self, network: str) -> Iterator[None]:
+        """Change the weights of a network by the gradients that the scope adds."""
+        optimizer = self._optimizers[network]
+        optimizer.zero_grad()
+        yield
+        optimizer.step()
+
     def _penalty_step(self, truth: torch.Tensor) -> dict[str, torch.Tensor]:
         discriminator, settings = self._judges.discriminator, self._settings
         if discriminator is None or not settings.r1_weight or not self._is_due(settings.r1_every):
             return {}
-        optimizer = self._optimizers["discriminator"]
-        optimizer.zero_grad()
-        losses = objectives.add_r1_gradients(discriminator, truth, settings, self._run)
-        optimizer.step()
-        return losses
+        with self._update_of("discriminator"):
+            return objectives.add_r1_gradients(discriminator, truth, settings, self._run)
 
     def _judge_step(self, truth: torch.Tensor, restored: torch.Tensor) -> dict[str, torch.Tensor]:
         discriminator = self._judges.discriminator
         if discriminator is None:
             return {}
-        optimizer = self._optimizers["discriminator"]
-        optimizer.zero_grad()
-        losses = objectives.add_discriminator_gradients(discriminator, truth, restored, self._run)
-        optimizer.step()
-        return losses
+        with self._update_of("discriminator"):
+            return objectives.add_discriminator_gradients(discriminator, truth, restored, self._run)
 
     def _restore_step(self, truth: torch.Tensor, restored: torch.Tensor) -> dict[str, torch.Tensor]:
-        optimizer = self._optimizers["generator"]
-        optimizer.zero_grad()
-        losses = objectives.add_generator_gradients(
-            self._judges, truth, restored, self._settings, self._run
-        )
-        optimizer.step()
-        return losses
+        with self._update_of("generator"):
+            return objectives.add_generator_gradients(
+                self._judges, truth, restored, self._settings, self._run
+            )
 
     def _path_step(self, degraded: torch.Tensor, noise: torch.Tensor) -> dict[str, torch.Tensor]:
         if self._judges.discriminator is None:
             return {}
         # Half a batch, as the authors take: gradients of gradients need more memory.
         half = max(len(degraded) // 2, 1)
-        optimizer = self._optimizers["generator"]
-        optimizer.zero_grad()
-        losses, mean = objectives.add_path_gradients(
-            self._gpen, degraded[:half], noise[:half], self._path_mean, self._settings, self._run
-        )
-        optimizer.step()
+        with self._update_of("generator"):
+            losses, mean = objectives.add_path_gradients(
+                self._gpen, degraded[:half], noise[:half], self._path_mean, self._settings,
+                self._run,
+            )  # fmt: skip
         self._path_mean = mean.item()
         return losses
 

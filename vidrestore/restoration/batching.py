@@ -58,8 +58,9 @@ def restore(
     that does not fit into memory alone, or for which the network gives no finite result, keeps
     `restored` None and is counted in `stats.not_restored`.
 
-    With `how.latent` "shot" the network gets the latent code that `latent.drawn` makes of those of
-    the track in the frames around. A restorer without latent codes ignores that, with a notice.
+    With `how.latent` "shot", `latent.drawn` averages the latent codes of a track over the frames
+    around each frame, and the network gets the mean. A restorer without latent codes ignores the
+    setting, with a notice.
 
     With `how.repeats` a face whose window and latent code equal those of the frame before, bit by
     bit, gets the same result without another run, and is counted. Where a result does not depend on

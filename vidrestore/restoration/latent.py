@@ -41,7 +41,7 @@ def robust_mean(codes: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
 
 
 def drawn(frames: Iterator[Mapping[int, torch.Tensor]]) -> Iterator[dict[int, torch.Tensor]]:
-    """Replace the code of each track in each frame by the mean of those around it.
+    """Average the code of each track over the frames around each frame.
 
     The weights of the codes fall with their distance in frames, to zero at `REACH_FRAMES` + 1, so
     that no code enters or leaves the mean suddenly. The frames of a track need not be without gaps.

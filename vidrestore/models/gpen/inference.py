@@ -98,8 +98,7 @@ class InferenceGPEN(nn.Module):
 
         Args:
             image: (B, 3, S, S) RGB in [-1, 1], of a floating-point type.
-            latent: (B, D) mapped latent codes in place of those of the image. Default: those of
-                the image.
+            latent: (B, D) mapped latent codes. Default: the network computes them from the image.
 
         Returns:
             (B, 3, S, S) float32 RGB, nominally in [-1, 1] and not clamped, channels last in memory.

@@ -116,7 +116,7 @@ class Shown:
     learned_more: int
     """Number of crops that were learned from and are not shown."""
     thumbnail_px: int
-    """The side of these crops on the page, in pixels."""
+    """The side in pixels at which the page shows these crops."""
     how: Rows
     """Tools and numbers of the training."""
     asked: Rows
