@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Protocol
 import cv2
 import numpy as np
 import numpy.typing as npt
-from av.video.reformatter import Interpolation
+from av.video.reformatter import Colorspace, Interpolation, VideoReformatter
 
 from vidrestore.analysis.borders import NO_MARGINS, Margins
 from vidrestore.analysis.mesh_tracking import MeshTracker, Pictures, look_at_angles
@@ -39,7 +39,9 @@ Picture = npt.NDArray[np.uint8]
 Recognise = Callable[[Picture, Sequence[Detection], float], list[Detection]]
 
 _THUMBNAIL_SIZE = (64, 36)
-_SWSCALE_MATRIX = {"bt601": "ITU601", "bt709": "ITU709", "bt2020": "BT2020"}
+_SWSCALE_MATRIX = {
+    "bt601": Colorspace.ITU601, "bt709": Colorspace.ITU709, "bt2020": Colorspace.BT2020,
+}  # fmt: skip
 # The mean change of the thumbnail, in 8-bit levels, that may be a cut.
 _CHANGE = 8.0
 # The mean change up to which nothing but what was seen before is in the picture.
@@ -150,6 +152,7 @@ class FirstLook:
         self._margins = margins
         self._view = upright(info, how.size_px)
         self._every = how.every
+        self._scaler = VideoReformatter()
 
     def __call__(self, frame: Frame) -> FirstLookResult:
         """Look at one frame.
@@ -160,7 +163,9 @@ class FirstLook:
         Returns:
             The faces, the upright picture, the thumbnail and the checksum.
         """
-        picture = upright_picture(frame.image, self._info, self._view, self._margins)
+        picture = upright_picture(
+            frame.image, self._info, self._view, self._margins, scaler=self._scaler
+        )
         gray = cv2.cvtColor(picture, cv2.COLOR_BGR2GRAY)
         small = cv2.resize(gray, _THUMBNAIL_SIZE, interpolation=cv2.INTER_AREA)
         result = FirstLookResult(
@@ -352,6 +357,7 @@ class _SecondLook:
         self._thumbnail: Picture | None = None
         self._new_in_a_row = 0
         self._looked_seconds = -np.inf
+        self._scaler = VideoReformatter()
 
     def __call__(
         self, look: FirstLookResult, found: list[Detection], seconds: float
@@ -446,7 +452,9 @@ class _SecondLook:
 
     def _in_tiles(self, frame: Frame, tiles: Sequence[Rect]) -> list[Detection]:
         assert self._close is not None
-        picture = upright_picture(frame.image, self._info, self._close, self._margins)
+        picture = upright_picture(
+            frame.image, self._info, self._close, self._margins, scaler=self._scaler
+        )
         found = look_closely(picture, self._detector, tiles, largest_px=_TILE_OVERLAP_PX)
         scale = 1 / self._larger
         back = np.array([[scale, 0, 0.5 * scale - 0.5], [0, scale, 0.5 * scale - 0.5]])
@@ -468,7 +476,12 @@ def _starts(length: int, side: int) -> list[int]:
 
 
 def upright_picture(
-    image: av.VideoFrame, info: VideoInfo, view: Upright, margins: Margins = NO_MARGINS
+    image: av.VideoFrame,
+    info: VideoInfo,
+    view: Upright,
+    margins: Margins = NO_MARGINS,
+    *,
+    scaler: VideoReformatter | None = None,
 ) -> npt.NDArray[np.uint8]:
     """Convert a frame to an upright BGR picture for detection and display.
 
@@ -482,6 +495,8 @@ def upright_picture(
         info: The properties of the frame.
         view: The size and the orientation of the picture.
         margins: The margins; default: none.
+        scaler: swscale with its tables, which no other thread uses in the meantime. It need not
+            make them again for the next picture of the same view. Default: one for this picture.
 
     Returns:
         (H, W, 3) uint8 BGR copy.
@@ -489,13 +504,15 @@ def upright_picture(
     width, height = view.coded_size
     # A lookup table may map a picture to few of 256 levels, as the table of half floats does.
     is_fine = info.transfer == "table" and info.bit_depth == 16
-    scaled = image.reformat(
+    scaled = (scaler or VideoReformatter()).reformat(
+        image,
         width=width,
         height=height,
         format="gbrp16le" if is_fine else "bgr24",
         src_colorspace=_SWSCALE_MATRIX[info.matrix],
         src_color_range="JPEG" if info.full_range else "MPEG",
         interpolation=Interpolation.AREA,
+        threads=1,  # to start others takes longer than they save
     )
     if is_fine:
         bgr = np.dstack([plane(scaled, index) for index in (1, 0, 2)])

@@ -20,6 +20,7 @@ import numpy as np
 
 from vidrestore.imaging.frame import Frame, Pasted
 from vidrestore.imaging.planes import copy_of, layout, luma_8bit, plane
+from vidrestore.media.side_data import side_data_of
 
 # Thresholds of the filter idet for interlaced and for progressive frames.
 _IDET = "intl_thres=1.04:prog_thres=1.5"
@@ -170,7 +171,7 @@ def bobbed(frames: Iterator[Frame], order: str) -> Iterator[Frame]:
     """
     strip: _Graph | None = None
     for i, field, image in _split(frames, order):
-        if field == 1 and image.side_data.get("A53_CC") is not None:
+        if field == 1 and side_data_of(image).get("A53_CC") is not None:
             # Both pictures have the captions of the frame; players would show each letter twice.
             strip = strip or _Graph(image, "sidedata", "mode=delete:type=A53_CC")
             (image,) = strip.through(image)

@@ -18,6 +18,7 @@ from vidrestore.common.counting import counted
 from vidrestore.common.handled import log_handled
 from vidrestore.common.timecode import time_text
 from vidrestore.imaging.frame import PictureChange, VideoInfo
+from vidrestore.media.side_data import side_data_of
 
 # MatrixCoefficients of ISO/IEC 23091-2 -> their names in ffmpeg's filter scale.
 _MATRICES = {1: "bt709", 4: "fcc", 5: "smpte170m", 6: "smpte170m", 7: "smpte240m", 9: "bt2020"}
@@ -210,8 +211,7 @@ class StatedSideData:
         if not self._is_read:
             return None
         try:
-            side_data: Any = image.side_data
-            entries = list(side_data)
+            entries = list(side_data_of(image))
         except ValueError as error:  # PyAV fails if it has no name for a kind
             log_handled(error, "reading the side data of frames")
             self._is_read = False

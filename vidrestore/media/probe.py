@@ -35,7 +35,7 @@ from vidrestore.media.images import (
 )
 from vidrestore.media.images.exif import orientation_matrix
 from vidrestore.media.images.header import Header
-from vidrestore.media.side_data import NONE, SideData, read_side_data
+from vidrestore.media.side_data import NONE, SideData, read_side_data, side_data_of
 from vidrestore.media.source import open_source, path_of
 from vidrestore.media.timeline import NOTHING_TO_REPAIR, TimeLine, begin_pts
 
@@ -286,7 +286,7 @@ def _display_matrix(frame: av.VideoFrame) -> tuple[int, ...] | None:
 def _side_data(frame: av.VideoFrame) -> Any:
     """Return the side data of a frame; empty where PyAV cannot read it."""
     try:
-        return frame.side_data
+        return side_data_of(frame)
     except ValueError as error:  # PyAV fails if it has no name for a kind, such as Exif
         _log.info("side data of a frame is not read: %s", error)
         return {}

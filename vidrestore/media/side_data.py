@@ -15,6 +15,10 @@ import struct
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from fractions import Fraction
+from typing import Any
+
+import av
+from av.sidedata.sidedata import SideDataContainer
 
 from vidrestore.common.errors import InputError
 from vidrestore.media.boxes import box, full_box
@@ -89,6 +93,25 @@ class SideData:
 
 NONE = SideData()
 """An ordinary picture."""
+
+
+def side_data_of(image: av.VideoFrame) -> Any:
+    """Return what a frame states besides its picture.
+
+    A frame would keep what its attribute `side_data` returns, which keeps the frame: such a picture
+    stays in memory until Python looks for cycles, which may be thousands of frames later.
+
+    Args:
+        image: The frame.
+
+    Returns:
+        PyAV's sequence of side data, which also maps kinds to them.
+
+    Raises:
+        ValueError: PyAV has no name for a kind.
+    """
+    make: Any = SideDataContainer  # PyAV's stubs leave its argument out
+    return make(image)
 
 
 def read_side_data(printed: str, stream_index: int, of_frame: Mapping[str, bytes]) -> SideData:
