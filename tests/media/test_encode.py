@@ -208,3 +208,13 @@ def test_no_encoder_keeps_a_real_time_priority(tmp_path, monkeypatch, codec):
     look()
     assert len(seen) > len(images)
     assert set.union(*seen) == {os.SCHED_OTHER}
+
+
+def test_x264_codes_a_frame_as_one_slice(tmp_path):
+    """Slices cost bytes; x264 states in the stream how its threads worked."""
+    target = tmp_path / "out.mp4"
+    source = write_video(
+        tmp_path / "source.mkv", [mild_image(64, 48, "yuv420p", i) for i in range(3)]
+    )
+    run(source, target, load_settings(options={"encode.codec": "h264"}))
+    assert b"sliced_threads=0" in target.read_bytes()

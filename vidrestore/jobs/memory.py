@@ -20,7 +20,7 @@ from vidrestore.restoration.upscaling import Scaling
 _GIB = 2**30
 
 # Memory of encoders at their usual presets, in frames of their input; measured at 1280 x 720.
-_FRAMES_IN_ENCODER = {"h264": 140, "hevc": 190, "av1": 470}
+_FRAMES_IN_ENCODER = {"h264": 170, "hevc": 190, "av1": 470}
 
 _FRAMES_IN_OTHERS = 30
 

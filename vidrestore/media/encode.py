@@ -184,6 +184,10 @@ class VideoWriter:
         context.time_base = Fraction(info.time_base)
         context.sample_aspect_ratio = info.sample_aspect_ratio
         context.thread_count = threads
+        if self._encoding.encoder == "libx264":
+            # PyAV asks for threads within a frame, for which x264 cuts it into slices: 3 to 14 %
+            # more bytes for the same picture.
+            context.thread_type = "FRAME"
         context.flags |= _FRAME_DURATION
         context.field_order = _FIELD_ORDERS[info.field_order]
         if self._encoding.has_field_flags:
