@@ -481,6 +481,25 @@ def test_detections_in_a_turned_picture_come_back(degrees):
     assert (face.box[:2] + face.box[2:]) / 2 == pytest.approx([120, 30], abs=0.1)
 
 
+@pytest.mark.parametrize("degrees", [90.0, 180.0, 270.0])
+@pytest.mark.parametrize("shape", [(90, 160), (91, 160), (61, 33)])
+def test_a_quarter_turn_moves_every_pixel_to_its_place(degrees, shape):
+    """A detection of one pixel of the turned picture comes back to a pixel of the same color."""
+    picture = np.random.default_rng(5).integers(0, 256, (*shape, 3), np.uint8)
+    seen = []
+
+    class AtOnePixel(Detector):
+        def __call__(self, picture):
+            seen.append(picture[7, 11].tolist())
+            return [Detection(np.array([9, 5, 13, 9], np.float32),
+                              np.full((5, 2), (11, 7), np.float32), 0.5)]  # fmt: skip
+
+    (face,) = look_at_angles(picture, AtOnePixel(), [degrees])
+    x, y = np.round(face.landmarks[0]).astype(int)
+    assert face.landmarks[0] == pytest.approx([x, y], abs=1e-4)
+    assert picture[y, x].tolist() == seen[0]
+
+
 def test_any_angle_without_the_mesh_is_refused(tmp_path, shared):
     clip = clip_of(tmp_path / "flat.mkv", [np.zeros((64, 64, 3), np.uint8)] * 3)
     settings = settings_for(shared, **{"detect.any_angle": True, "detect.mesh": "off"})

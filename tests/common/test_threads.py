@@ -220,6 +220,31 @@ def test_a_stage_that_ends_early_lets_the_ones_above_it_go() -> None:
     assert stage_threads() == []
 
 
+def test_a_stage_that_waits_for_room_makes_several_items_at_once() -> None:
+    """To wake a thread costs more than an item; half of the room is free before it is woken."""
+    made: list[int] = []
+
+    def make() -> Iterator[int]:
+        for item in range(40):
+            made.append(item)
+            yield item
+
+    def is_made(count: int) -> bool:
+        until = time.monotonic() + _PATIENCE_SECONDS
+        while len(made) < count and time.monotonic() < until:
+            time.sleep(0.002)
+        return len(made) == count
+
+    with StageThreads() as threads:
+        items = threads.background(make(), depth=8, name="make")
+        assert is_made(9)  # eight wait, and one is in hand
+        assert [next(items) for _ in range(3)] == [0, 1, 2]
+        time.sleep(0.2)
+        assert len(made) == 9
+        assert next(items) == 3
+        assert is_made(13)
+
+
 def test_stages_run_at_the_same_time() -> None:
     """All three wait for each other, each at an item of its own: in turns none would go on."""
     together = threading.Barrier(3)

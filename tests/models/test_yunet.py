@@ -27,6 +27,20 @@ def test_it_finds_what_opencv_finds(model, size):
         assert face.score == pytest.approx(float(row[14]), abs=1e-4)
 
 
+def test_a_picture_does_not_depend_on_those_before_it(model):
+    """The detector keeps the memory for pictures of a few sizes, and drops that of others."""
+    photo = get_image("t1")
+    sizes = [(320, 224), (320, 200), (200, 320), (310, 224), (160, 112), (320, 224), (320, 200)]
+    detector = YuNet(model, score=0.5, threads=1)
+    for size in (*sizes, *reversed(sizes)):
+        picture = np.ascontiguousarray(cv2.resize(photo, size, interpolation=cv2.INTER_AREA))
+        found, alone = detector(picture), YuNet(model, score=0.5, threads=1)(picture)
+        assert [face.score for face in found] == [face.score for face in alone]
+        for face, other in zip(found, alone, strict=True):
+            np.testing.assert_array_equal(face.box, other.box)
+        detector(np.full_like(picture, 255))
+
+
 @pytest.mark.parametrize("size", [(17, 31), (1, 1), (32, 64)])
 def test_a_small_picture_without_a_face(model, size):
     assert YuNet(model, score=0.7)(np.zeros((*size, 3), np.uint8)) == []

@@ -55,6 +55,11 @@ _SAME_BOX, _REJECTED_FRAMES = 0.5, 12
 _TRIES_IN_A_ROW, _LEAST_DOUBT_LOGIT, _RARELY_FRAMES = 3, -8.0, 3
 # Faces whose square is smaller, as a share of the network's picture, get a larger picture.
 _TOO_SMALL = 0.8
+_QUARTER_TURNS = {
+    90.0: cv2.ROTATE_90_COUNTERCLOCKWISE,
+    180.0: cv2.ROTATE_180,
+    270.0: cv2.ROTATE_90_CLOCKWISE,
+}
 # The logit is divided by this, and a logistic function of it is the score of the face.
 _LOGIT_SCALE = 3.0
 
@@ -340,7 +345,10 @@ def look_at_angles(
         linear = np.array([[cos, sin], [-sin, cos]])
         middle, own = (np.array(size) - 1) / 2, (np.array([width, height]) - 1) / 2
         matrix = np.column_stack([linear, middle - linear @ own])
-        turned = np.asarray(cv2.warpAffine(picture, matrix, size), np.uint8)
+        if degrees in _QUARTER_TURNS:  # the same pixels, in a tenth of the time
+            turned = np.asarray(cv2.rotate(picture, _QUARTER_TURNS[degrees]), np.uint8)
+        else:
+            turned = np.asarray(cv2.warpAffine(picture, matrix, size), np.uint8)
         found += [moved(face, invert(matrix)) for face in detector(turned)]
     return found
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import queue
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, wait
 from contextlib import contextmanager, suppress
@@ -64,6 +65,97 @@ class _End:
 
 class _Cancelled(BaseException):
     """Unwinds a stage whose scope has ended; it never reaches the caller."""
+
+
+class _Channel:
+    """Hands items from one thread to another one, which may be behind by a number of items.
+
+    To wake a thread costs more than to hand an item over. A writer that waits for room is therefore
+    woken only when half of the items are gone, and then makes several at once.
+    """
+
+    def __init__(self, depth: int, left: threading.Event) -> None:
+        """Open the channel.
+
+        Args:
+            depth: The most items that wait in it, at least 1.
+            left: Is set where the scope ends.
+        """
+        self._depth = depth
+        self._left = left
+        self._items = deque[Any]()
+        self._changed = threading.Condition()
+        self._reader_waits = self._writer_waits = False
+
+    def put(self, item: Any, time_of_writer: StageTime) -> None:
+        """Add an item; wait for room if there is none.
+
+        Args:
+            item: The item.
+            time_of_writer: Gets the seconds of the wait.
+
+        Raises:
+            _Cancelled: The scope has ended.
+        """
+        if self._left.is_set():
+            raise _Cancelled
+        if len(self._items) >= self._depth:
+            began = time.perf_counter()
+            try:
+                self._wait_for_room()
+            finally:
+                time_of_writer.held_seconds += time.perf_counter() - began
+        # In this order: the reader says that it waits before it looks for items.
+        self._items.append(item)
+        if self._reader_waits:
+            with self._changed:
+                self._changed.notify()
+
+    def take(self, time_of_reader: StageTime) -> Any:
+        """Take the next item; wait for it if there is none.
+
+        Args:
+            time_of_reader: Gets the seconds of the wait.
+
+        Returns:
+            The item.
+
+        Raises:
+            _Cancelled: The scope has ended.
+        """
+        if self._left.is_set():
+            raise _Cancelled
+        if not self._items:
+            began = time.perf_counter()
+            try:
+                self._wait_for_item()
+            finally:
+                time_of_reader.starved_seconds += time.perf_counter() - began
+        item = self._items.popleft()
+        if self._writer_waits and len(self._items) <= self._depth // 2:
+            with self._changed:
+                self._changed.notify()
+        return item
+
+    def _wait_for_room(self) -> None:
+        with self._changed:
+            self._writer_waits = True
+            while len(self._items) > self._depth // 2:
+                self._wait()
+            self._writer_waits = False
+
+    def _wait_for_item(self) -> None:
+        with self._changed:
+            self._reader_waits = True
+            while not self._items:
+                self._wait()
+            self._reader_waits = False
+
+    def _wait(self) -> None:
+        """Wait until the other thread did something, or for a short time."""
+        if self._left.is_set():
+            raise _Cancelled
+        self._changed.wait(_POLL_SECONDS)
 
 
 class _Distributor:
@@ -176,7 +268,7 @@ class StageThreads:
         Raises:
             VidrestoreError: The thread cannot be started.
         """
-        results: queue.Queue[T | _Failure | type[_End]] = queue.Queue(maxsize=depth)
+        results = _Channel(depth, self._left)
 
         def run() -> None:
             with self._clocked(name):
@@ -316,42 +408,24 @@ class StageThreads:
         """Return the times of this thread; a new object where it is not a thread of the scope."""
         return getattr(self._local, "time", None) or StageTime()
 
-    def _put(self, results: queue.Queue[T], item: T) -> None:
-        """Put an item into a queue; raise _Cancelled where the scope has ended."""
-        began = time.perf_counter()
-        try:
-            while not self._left.is_set():
-                try:
-                    return results.put(item, timeout=_POLL_SECONDS)
-                except queue.Full:
-                    continue
-            raise _Cancelled
-        finally:
-            self._own_time().held_seconds += time.perf_counter() - began
+    def _put(self, results: _Channel, item: object) -> None:
+        """Put an item into a channel; raise _Cancelled where the scope has ended."""
+        results.put(item, self._own_time())
 
-    def _report(self, results: queue.Queue[T], failure: T) -> None:
-        """Put a failure into a queue, unless the scope has ended."""
-        try:
+    def _report(self, results: _Channel, failure: _Failure) -> None:
+        """Put a failure into a channel, unless the scope has ended."""
+        with suppress(_Cancelled):
             self._put(results, failure)
-        except _Cancelled:
-            return
 
-    def _take(self, results: queue.Queue[T | _Failure | type[_End]]) -> Iterator[T]:
-        """Yield the items of a queue, and raise the error of its stage, if any."""
-        while not self._left.is_set():
-            began = time.perf_counter()
-            try:
-                item = results.get(timeout=_POLL_SECONDS)
-            except queue.Empty:
-                continue
-            finally:
-                self._own_time().starved_seconds += time.perf_counter() - began
+    def _take(self, results: _Channel) -> Iterator[Any]:
+        """Yield the items of a channel, and raise the error of its stage, if any."""
+        while True:
+            item = results.take(self._own_time())
             if item is _End:
                 return
             if isinstance(item, _Failure):
                 raise item.error
-            yield cast(T, item)
-        raise _Cancelled
+            yield item
 
 
 def _dealt(lanes: Sequence[Iterator[T]]) -> Iterator[T]:

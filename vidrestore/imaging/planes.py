@@ -120,6 +120,7 @@ def _layout_of(name: str) -> Layout:
     return Layout((0, 1, 2), False, grid, bits)
 
 
+@cache
 def planar_format(name: str) -> str | None:
     """Return the planar little-endian pixel format that holds the same samples.
 

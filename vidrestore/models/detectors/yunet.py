@@ -25,6 +25,8 @@ _KINDS = ("cls", "obj", "bbox", "kps")
 _SAME_FACE, _MOST_BOXES = 0.3, 5000
 # From this score on, something resembles a face.
 _HINT_SCORE = 0.3
+# The memory for pictures of so many sizes is kept: the picture, the reduced and the turned ones.
+_MOST_ROOMS = 4
 
 
 class YuNet(Detector):
@@ -44,6 +46,9 @@ class YuNet(Detector):
         """
         self.least_score = score
         self._outputs = [f"{kind}_{stride}" for kind in _KINDS for stride in _STRIDES]
+        self._rooms: dict[
+            tuple[int, int], tuple[list[npt.NDArray[np.uint8]], npt.NDArray[np.float32]]
+        ] = {}
         try:
             network = _of_any_size(model)
             self._session = processor_session(network, threads or usable_cores())
@@ -84,16 +89,11 @@ class YuNet(Detector):
 
     def _above(self, picture: npt.NDArray[np.uint8], least_score: float) -> list[Detection]:
         """Return the faces whose score exceeds a score, as `__call__` does."""
-        height, width = picture.shape[:2]
-        last = _STRIDES[-1]
-        size = -(-height // last) * last, -(-width // last) * last
-        padded = np.zeros((*size, 3), np.float32)
-        padded[:height, :width] = picture
-        planar = np.ascontiguousarray(padded.transpose(2, 0, 1)[None])
-        values = dict(
-            zip(self._outputs, self._session.run(self._outputs, {self._input: planar}), strict=True)
-        )
-        rows = np.concatenate([_rows(values, stride, size[1], least_score) for stride in _STRIDES])
+        planar = self._input_of(picture)
+        outputs = self._session.run(self._outputs, {self._input: planar})
+        values = dict(zip(self._outputs, outputs, strict=True))
+        width = planar.shape[3]
+        rows = np.concatenate([_rows(values, stride, width, least_score) for stride in _STRIDES])
         if not len(rows):
             return []
         kept = cv2.dnn.NMSBoxes(
@@ -104,6 +104,27 @@ class YuNet(Detector):
             for row in rows[np.asarray(kept, np.intp).ravel()]
             for x, y, w, h in (row[:4],)
         ]
+
+    def _input_of(self, picture: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
+        """Return the input (1, 3, H, W) for a picture, black beyond it; the next call may overwrite
+        it.
+        """
+        height, width = picture.shape[:2]
+        room = self._rooms.pop((height, width), None)
+        if room is None:
+            last = _STRIDES[-1]
+            size = -(-height // last) * last, -(-width // last) * last
+            room = (
+                [np.empty((height, width), np.uint8) for _ in range(3)],
+                np.zeros((1, 3, *size), np.float32),
+            )
+            while len(self._rooms) >= _MOST_ROOMS:
+                del self._rooms[next(iter(self._rooms))]
+        self._rooms[height, width] = room  # the last one is the one that was used last
+        planes, planar = room
+        for target, plane in zip(planar[0], cv2.split(picture, planes), strict=True):
+            target[:height, :width] = plane
+        return planar
 
 
 def _rows(
@@ -117,6 +138,8 @@ def _rows(
     cls, obj, box, points = (values[f"{kind}_{stride}"][0] for kind in _KINDS)
     score = np.sqrt(np.clip(cls[:, 0], 0, 1) * np.clip(obj[:, 0], 0, 1))
     cells = np.flatnonzero(score > least_score)
+    if not len(cells):
+        return np.empty((0, 15), np.float32)
     corner = np.column_stack([cells % (width // stride), cells // (width // stride)])
     center = (corner + box[cells, :2]) * stride
     sides = np.exp(box[cells, 2:]) * stride
