@@ -150,6 +150,7 @@ def test_two_onnxruntimes_are_one_too_many(monkeypatch: pytest.MonkeyPatch) -> N
 
 def test_no_extras(monkeypatch: pytest.MonkeyPatch) -> None:
     installed(monkeypatch)
+    monkeypatch.setattr("vidrestore.models.gpen.variants.has_bfloat16", lambda: True)
     diagnosis = diagnose()
     assert found(diagnosis, "onnxruntime").found == "not installed"
     assert found(diagnosis, "openvino").follows.startswith("optional")
@@ -188,7 +189,7 @@ def test_what_does_the_pointwise_work_on_cuda_is_said(monkeypatch: pytest.Monkey
 
 def test_what_is_slow_is_said_with_its_reason(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(doctor, "_cuda_devices", list)
-    monkeypatch.setattr("vidrestore.models.restorers.gpen.has_bfloat16", lambda: False)
+    monkeypatch.setattr("vidrestore.models.gpen.variants.has_bfloat16", lambda: False)
     monkeypatch.setattr(doctor, "usable_cores", lambda: 1)
     slow = " ".join(diagnose().slow)
     assert "gpen-2048 on the processor" in slow

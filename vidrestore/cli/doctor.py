@@ -254,7 +254,7 @@ def _cuda_devices() -> list[tuple[str, float]]:
 
 
 def _processor() -> Finding:
-    from vidrestore.models.restorers.gpen import has_bfloat16
+    from vidrestore.models.gpen.variants import has_bfloat16
 
     torch: Any = importlib.import_module("torch")
     found: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
@@ -309,7 +309,7 @@ def _onnxruntime() -> Finding:
 def _openvino() -> Finding:
     version = _version("openvino")
     if version is None:
-        return Finding("openvino", "not installed", "optional; runs GPEN faster on processors")
+        return Finding("openvino", "not installed", "optional; runs GPEN faster with bfloat16")
     return Finding("openvino", version, "runs GPEN on the processor where it agrees with torch")
 
 
@@ -388,7 +388,7 @@ def _slow() -> Iterator[str]:
     try:
         if _cuda_devices():
             return
-        from vidrestore.models.restorers.gpen import has_bfloat16
+        from vidrestore.models.gpen.variants import has_bfloat16
 
         fast_format = has_bfloat16()
     except Exception as error:  # torch is broken; a row of the table reports it
@@ -401,11 +401,11 @@ def _slow() -> Iterator[str]:
     )
     if not fast_format:
         yield (
-            "this processor does not compute in bfloat16, so networks run in float32, which takes "
+            "this processor is not fast in bfloat16, so networks run in float32, which takes "
             "two to three times as long as bfloat16"
         )
-    if _version("openvino") is None:
-        yield "GPEN runs in torch, without openvino, which takes two to three times as long"
+    elif _version("openvino") is None:
+        yield "GPEN runs in torch, without openvino, which takes a quarter longer"
     if usable_cores() <= 2:
         cores = "one core is" if usable_cores() == 1 else "two cores are"
         yield f"{cores} shared by decoding, networks and encoding; more cores run them in parallel"

@@ -208,8 +208,8 @@ class Restore(Section):
     """Number format of the network's convolutions. auto: the fastest format that is safe on this
     machine."""
     engine: Literal["auto", "torch", "openvino"] = "auto"
-    """Library that runs GPEN. auto: on a CPU OpenVINO, if it is installed and its results agree
-    with torch, else torch."""
+    """Library that runs GPEN. auto: on a CPU OpenVINO, if it is installed and faster there, and its
+    results agree with torch, else torch."""
     denoise: Annotated[float, BeforeValidator(_off_is_zero)] = Field(0.0, ge=0, le=1)
     """Share of a tape's noise that vidrestore removes, by averaging neighboring frames, from the
     picture that a network gets; the output keeps its own noise. 0 or off: none. fusion ignores

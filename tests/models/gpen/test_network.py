@@ -8,7 +8,7 @@ import torch
 from helpers import gpen_formula as formula
 from torch import Tensor
 
-from vidrestore.models.gpen import ops
+from vidrestore.models.gpen import ops, variants
 from vidrestore.models.gpen.inference import InferenceGPEN
 from vidrestore.models.gpen.network import GPEN, GPENConfig
 
@@ -48,6 +48,11 @@ def test_both_forms_give_the_authors_numbers(name: str) -> None:
     prepared = InferenceGPEN(gpen)
     del gpen
     assert_parity(name, prepared(image))
+
+
+@pytest.mark.parametrize("form", [variants.PLAIN, variants.X86])
+def test_each_form_gives_the_authors_numbers(small: GPEN, form: variants.InferenceForm) -> None:
+    assert_parity("gpen-64", InferenceGPEN(small, form=form)(formula.inputs("gpen-64")))
 
 
 @pytest.mark.long
@@ -109,11 +114,14 @@ def test_float16_survives_extreme_styles(small: GPEN, factor: float) -> None:
     assert formula.relative_rms(InferenceGPEN(gpen, torch.float16)(image), reference) <= 1.5e-3
 
 
-def test_strips_do_not_show(small: GPEN, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_strips_do_not_show(monkeypatch: pytest.MonkeyPatch) -> None:
     gpen, image = formula.build("gpen-256"), formula.inputs("gpen-256")[:1]
-    whole = InferenceGPEN(gpen)(image)
-    monkeypatch.setattr("vidrestore.models.gpen.layers.STRIP_ELEMENTS", 1)  # the smallest strips
-    assert formula.relative_rms(InferenceGPEN(gpen)(image), whole) <= 1e-6
+    for form in (variants.PLAIN, variants.X86):
+        prepared = InferenceGPEN(gpen, form=form)
+        whole = prepared(image)
+        with monkeypatch.context() as patch:
+            patch.setattr("vidrestore.models.gpen.layers.STRIP_ELEMENTS", 1)  # the smallest strips
+            assert formula.relative_rms(prepared(image), whole) <= 1e-6
 
 
 def test_gradients_reach_every_parameter() -> None:

@@ -118,14 +118,29 @@ def test_float16_is_measured_before_it_is_chosen():
     assert probe_image(64).abs().max() <= 1
 
 
+IS_FASTER = "vidrestore.models.restorers.gpen.is_faster_than_openvino"
+
+
+def test_auto_is_torch_where_it_is_faster(small_weights, tmp_path, monkeypatch):
+    monkeypatch.setattr("vidrestore.models.restorers.openvino.is_installed", lambda: True)
+    monkeypatch.setattr(IS_FASTER, lambda dtype: dtype == torch.float32)
+    folder = tmp_path / "cache"
+    found = opened(small_weights, engine="auto", number_format="float32", cache_folder=folder)
+    assert found.engine == "torch"
+    assert not folder.exists()
+
+
 def needs_openvino():
     if not is_installed():
         pytest.skip("the extra openvino is not installed")
 
 
 @pytest.mark.long
-def test_openvino_is_measured_kept_in_a_cache_and_refused_where_it_differs(small_weights, tmp_path):
+def test_openvino_is_measured_kept_in_a_cache_and_refused_where_it_differs(
+    small_weights, tmp_path, monkeypatch
+):
     needs_openvino()
+    monkeypatch.setattr(IS_FASTER, lambda dtype: False)
     how = {"engine": "auto", "number_format": "auto", "cache_folder": tmp_path / "cache"}
     windows = faces(3)
     notices = []
@@ -345,6 +360,7 @@ def test_an_engine_that_fails_gives_way_to_torch_or_is_one_sentence(
 
     monkeypatch.setattr(import_openvino().Core, "read_model", fails)
     monkeypatch.setattr("vidrestore.models.restorers.openvino.export_onnx", lambda gpen, path: None)
+    monkeypatch.setattr(IS_FASTER, lambda dtype: False)
     notices = []
     found = opened(small_weights, notices, engine="auto", cache_folder=tmp_path)
     assert found.engine == "torch"

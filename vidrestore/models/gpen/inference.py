@@ -8,8 +8,11 @@ The preparation is exact up to rounding:
 * Where activations outnumber weights, style and demodulation are multiplied into the weights,
   sample by sample, as in SG2 (arXiv:1912.04958), section 2.2. Elsewhere they are multiplied into
   the activations, and one convolution serves the batch.
-* Where activations are largest the blur is folded into the resampling convolution. That takes four
-  times the multiplications, and saves a pass over an intermediate result of full resolution.
+* Where the device multiplies faster than it reads its memory, the blur is folded into the
+  resampling convolution. That takes four times the multiplications, and saves a pass over an
+  intermediate result of full resolution.
+* Where the processor's time goes into multiplications, 3 x 3 convolutions of many channels take a
+  quarter of them, see `models.gpen.winograd`.
 * Decoder maps and encoder features are concatenated in one of two buffers that all levels share.
   On the CPU they are written a few rows at a time, while the rows are in the cache.
 """
@@ -39,7 +42,7 @@ class InferenceGPEN(nn.Module):
         dtype: Type of convolutions and activations: float32 (default), float16 or bfloat16. The
             mapping network runs in float64 where `form` has it; styles, demodulation and the RGB
             image stay float32.
-        form: Which variant of the computation is used.
+        form: Which variant of the computation is used. Default: the fastest on the CPU.
 
     Raises:
         ValueError: `dtype` is another type.
@@ -51,15 +54,15 @@ class InferenceGPEN(nn.Module):
         self,
         gpen: network.GPEN,
         dtype: torch.dtype = torch.float32,
-        form: variants.InferenceForm = variants.PLAIN,
+        form: variants.InferenceForm | None = None,
     ) -> None:
         super().__init__()
         if dtype not in DTYPES:
             raise ValueError(f"dtype must be float32, float16 or bfloat16, got {dtype}")
         self.config = gpen.config
         self.dtype = dtype
-        self.form = form
-        self._latent_dtype = torch.float64 if form.has_float64 else torch.float32
+        self.form = variants.for_processor(dtype) if form is None else form
+        self._latent_dtype = torch.float64 if self.form.has_float64 else torch.float32
         self._spare: list[Workspace] = []
         with torch.no_grad():
             self._prepare_encoder(gpen)

@@ -7,10 +7,13 @@ import torch
 from torch import Tensor, nn
 
 from vidrestore.models.gpen import network, ops, variants
+from vidrestore.models.gpen.winograd import WinogradConv
 
 MODULATE_WEIGHTS_FROM = 64  # smallest side of the result, in pixels
 # Of a strip of a result on the CPU: few enough for the cache, enough to hide the cost of a call.
 STRIP_ELEMENTS = 2**21
+Part = tuple[slice, slice, slice, Tensor]
+"""Images, rows and columns of a result, and (B, O, rows, columns) of it."""
 # Replaces zero as the largest value of a style, by which the style is divided.
 SMALLEST_STYLE = 1e-20
 
@@ -96,16 +99,24 @@ class Encode(nn.Module):
             x: (B, I, H, W) maps of the stage before, or the picture.
             out: (B, O, side, side), channels last in memory.
         """
-        if self.kernel is not None:
-            x = ops.blur(x.to(self.kernel.dtype), self.kernel, padding=2)
         if self.kernels is not None:
+            if self.kernel is not None:
+                x = ops.blur(x.to(self.kernel.dtype), self.kernel, padding=2)
             x = x.to(self.weight.dtype).contiguous(memory_format=torch.channels_last)
             y = nn.functional.conv2d(x, self.weight, None, self.stride, self.padding)
             return self.kernels.activate(y, self.bias, out)
-        for images, rows in _tiles(out, out.shape[1]):
-            y = _convolve(x[images], rows, self.weight, self.bias, self.stride, self.padding)
+        for images, rows in _strips(out, out.shape[1]):
+            y = self._convolved(x[images], rows)
             torch.ops.aten.leaky_relu.out(y, ops.LEAKY_SLOPE, out=out[images, :, rows])
         return None
+
+    def _convolved(self, x: Tensor, rows: slice) -> Tensor:
+        """Return `rows` of the blurred and convolved `x` (B, I, H, W)."""
+        if self.kernel is None:
+            return _convolve(x, rows, self.weight, self.bias, self.stride, self.padding)
+        x, cut = _read(x, 2 * rows.start - 2, 2 * rows.stop + 2, self.kernel.dtype)
+        x = nn.functional.conv2d(x, self.kernel, padding=(cut, 2), groups=len(self.kernel))
+        return nn.functional.conv2d(x.to(self.weight.dtype), self.weight, self.bias, self.stride)
 
 
 class StyledConv(nn.Module):
@@ -146,6 +157,10 @@ class StyledConv(nn.Module):
                 kernel = conv.blur.per_channel().to(dtype)
         self.dtype = dtype
         self.modulate_weights = side >= MODULATE_WEIGHTS_FROM
+        self.winograd = None
+        if conv.blur is None and dtype == torch.float32 and side in form.winograd_sides:
+            self.winograd = WinogradConv(weight)
+            weight = torch.empty(0, 0, 3, 3)  # the transformed one replaces it
         weight_dtype = torch.float32 if self.modulate_weights else dtype
         bias, feature_bias = (layer.activate.bias * ops.LEAKY_GAIN).to(dtype).chunk(2)  # (O,) each
         self.feature_gain = float(layer.noise.weight) * ops.LEAKY_GAIN
@@ -178,21 +193,55 @@ class StyledConv(nn.Module):
         style = style / largest
         eps = ops.DEMODULATION_EPS / largest.square()
         gain = ops.LEAKY_GAIN * ops.demodulation(style, self.energy, eps)  # (B, O)
-        if self.modulate_weights:
-            for b in range(len(x)):
-                one = slice(b, b + 1)
-                part = None if rgb is None else rgb.for_images(one)
-                self._modulated_weights(x[one], feature[one], style[b], gain[b], out[one], part)
-        elif self.kernels is not None:
-            y = self._convolved(x * _maps(style, self.dtype), self.weight)
-            self._join_at_once(self.kernels, y, feature, out, rgb, gain)
-        else:
+        if self.kernels is not None:
+            return self._by_kernels(self.kernels, x, feature, style, gain, out, rgb)
+        for images, rows, columns, y in self._parts(x, style, gain):
+            self._join(y, feature[images, :, rows, columns], out[images, rows, columns])
+        return None
+
+    def _parts(self, x: Tensor, style: Tensor, gain: Tensor) -> Iterator[Part]:
+        """Yield the parts of the convolution of `x` (B, I, H, W), demodulated, with bias."""
+        if not self.modulate_weights and self.winograd is None:
             x = self._resample(x * _maps(style, self.dtype), self.weight, None)
             x = torch.addcmul(_maps(self.bias[None], self.dtype), x, _maps(gain, self.dtype))
-            self._join(x, feature, out)
+            yield slice(None), slice(None), slice(None), x
+            return
+        for b in range(len(x)):
+            image = slice(b, b + 1)
+            if self.winograd is not None:
+                for rows, columns, y in self.winograd(x[b], style[b], gain[b], self.bias):
+                    yield image, rows, columns, y[None]
+                continue
+            weight = self._modulated(style[b], gain[b])
+            scale = 2 if self.fold or self.kernel is not None else 1
+            for _, rows in _strips(x, gain.shape[1] * scale**2):
+                y = self._strip(x[image], rows, weight)
+                yield image, slice(rows.start * scale, rows.stop * scale), slice(None), y
 
-    def _modulated_weights(
+    def _modulated(self, style: Tensor, gain: Tensor) -> Tensor:
+        """Return the weight for one image, modulated and demodulated."""
+        if self.kernel is not None:
+            factors = torch.outer(style, gain)
+        else:
+            factors = torch.outer(gain.repeat(len(self.bias) // len(gain)), style)  # (O or 4 O, I)
+        return (self.weight * factors[:, :, None, None]).to(self.dtype)
+
+    def _strip(self, x: Tensor, rows: slice, weight: Tensor) -> Tensor:
+        """Return the result that belongs to `rows` of `x` (1, I, H, W); twice as many with `up`."""
+        if self.kernel is None:
+            y = _convolve(x, rows, weight, self.bias, 1, 1)  # (1, O or 4 O, rows, W)
+            return _interleave(y) if self.fold else y
+        x, cut = _read(x, rows.start - 1, rows.stop + 1, self.dtype)
+        # The blur reads a row of the transposed convolution above those that it gives, and two
+        # below. It reads none of those at which `x` gives only a part of the sum.
+        y = nn.functional.conv_transpose2d(x, weight, stride=2, padding=(1 - cut, 0))
+        return nn.functional.conv2d(
+            y, self.kernel, self.bias, padding=(cut, 1), groups=len(self.bias)
+        )
+
+    def _by_kernels(
         self,
+        kernels: variants.Kernels,
         x: Tensor,
         feature: Tensor,
         style: Tensor,
@@ -200,21 +249,14 @@ class StyledConv(nn.Module):
         out: Tensor,
         rgb: variants.RgbSum | None,
     ) -> None:
-        if self.kernel is not None:
-            factors = torch.outer(style, gain)
-        else:
-            factors = torch.outer(gain.repeat(len(self.bias) // len(gain)), style)  # (O or 4 O, I)
-        weight = (self.weight * factors[:, :, None, None]).to(self.dtype)
-        if self.kernels is not None:
-            return self._join_at_once(self.kernels, self._convolved(x, weight), feature, out, rgb)
-        if self.kernel is not None:
-            return self._join(self._resample(x, weight, self.bias), feature, out)
-        scale = 2 if self.fold else 1
-        for _, rows in _tiles(x, len(self.bias)):
-            y = _convolve(x, rows, weight, self.bias, 1, 1)  # (1, O or 4 O, rows, W)
-            y = _interleave(y) if self.fold else y
-            written = slice(rows.start * scale, rows.stop * scale)
-            self._join(y, feature[:, :, written], out[:, written])
+        if not self.modulate_weights:
+            y = self._convolved(x * _maps(style, self.dtype), self.weight)
+            return self._join_at_once(kernels, y, feature, out, rgb, gain)
+        for b in range(len(x)):
+            one = slice(b, b + 1)
+            y = self._convolved(x[one], self._modulated(style[b], gain[b]))
+            part = None if rgb is None else rgb.for_images(one)
+            self._join_at_once(kernels, y, feature[one], out[one], part)
         return None
 
     def _convolved(self, x: Tensor, weight: Tensor) -> Tensor:
@@ -254,7 +296,7 @@ class StyledConv(nn.Module):
         """Concatenate `x`, bias included, and `feature`, both (B, O, H, W), and activate them."""
         # Whole rows: with 16 channels a broadcast over channels alone costs four times as much.
         rows = feature.to(self.dtype).permute(0, 2, 3, 1).flatten(2)  # (B, H, W O)
-        encoded = torch.add(self.feature_bias, rows, alpha=self.feature_gain)
+        encoded = torch.add(self.feature_bias[: rows.shape[-1]], rows, alpha=self.feature_gain)
         x = x.permute(0, 2, 3, 1)  # (B, H, W, O)
         torch.cat((x, encoded.view(x.shape)), dim=-1, out=out)
         nn.functional.leaky_relu_(out, ops.LEAKY_SLOPE)
@@ -299,7 +341,7 @@ class ToRGB(nn.Module):
         else:
             shape = (len(x), *x.shape[2:], 3)
             out = self.bias.expand(shape).contiguous().permute(0, 3, 1, 2)
-        for images, rows in _tiles(x, x.shape[1]):
+        for images, rows in _strips(x, x.shape[1]):
             pixels = x[images, :, rows].permute(0, 2, 3, 1).flatten(1, 2)  # (b, H W, I)
             rgb = (pixels @ weight[images].transpose(1, 2)).float() * largest[images, None]
             part = out[images, :, rows].permute(0, 2, 3, 1)  # (b, rows, W, 3)
@@ -328,17 +370,27 @@ class ToRGB(nn.Module):
 def _convolve(
     x: Tensor, rows: slice, weight: Tensor, bias: Tensor, stride: int, padding: int
 ) -> Tensor:
-    """Return `rows` of the convolution of `x` (B, I, H, W); reads only the rows it needs."""
-    above = max(rows.start * stride - padding, 0)
-    below = (rows.stop - 1) * stride - padding + weight.shape[2]
-    x = x[:, :, above:below]
-    x = x.to(weight.dtype).contiguous(memory_format=torch.channels_last)
-    y = nn.functional.conv2d(x, weight, bias, stride, padding)
-    cut = rows.start - above // stride  # rows that read padding instead of their neighbors
-    return y[:, :, cut : cut + rows.stop - rows.start]
+    """Return `rows` of the convolution of `x` (B, I, H, W)."""
+    above = rows.start * stride - padding
+    x, cut = _read(x, above, (rows.stop - 1) * stride - padding + weight.shape[2], weight.dtype)
+    return nn.functional.conv2d(x, weight, bias, stride, (cut, padding))
 
 
-def _tiles(like: Tensor, channels: int) -> Iterator[tuple[slice, slice]]:
+def _read(x: Tensor, start: int, stop: int, dtype: torch.dtype) -> tuple[Tensor, int]:
+    """Return rows of `x` (B, I, H, W), and how many rows of zeros belong above and below them.
+
+    Rows beyond the border are zeros. They are left to the convolution that reads the rows where as
+    many are needed above as below, which saves a copy.
+    """
+    above, below = max(-start, 0), max(stop - x.shape[2], 0)
+    x = x[:, :, max(start, 0) : stop]
+    x = x.to(dtype).contiguous(memory_format=torch.channels_last)
+    if above == below:
+        return x, above
+    return nn.functional.pad(x, (0, 0, above, below)), 0
+
+
+def _strips(like: Tensor, channels: int) -> Iterator[tuple[slice, slice]]:
     """Yield the images and rows of `like` (B, _, H, W) that are computed at a time."""
     batch, _, height, width = like.shape
     rows = max(STRIP_ELEMENTS // (width * channels), 8)

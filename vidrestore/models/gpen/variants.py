@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Protocol
 
+import torch
 from torch import Tensor
 
 
@@ -94,11 +95,15 @@ class InferenceForm:
     """
 
     fold_up_from: int = 256
-    """Smallest side, in pixels of the result, from which the decoder's blurs are folded."""
+    """Smallest side, in pixels of the result, from which the decoder's blurs are folded. That
+    takes four times the multiplications, and saves a pass over an intermediate result."""
     fold_down_from: int = 512
     """Smallest side, in pixels of the result, from which the encoder's blurs are folded."""
     kernels: Kernels | None = None
     """Runs the pointwise operations; None for torch, whose results define them."""
+    winograd_sides: range = range(0)
+    """Sides, in pixels of the result, at which `WinogradConv` runs the decoder's convolutions in
+    float32. Default: none. It excludes `kernels`."""
     has_float64: bool = True
     """Whether the device computes in float64, as the mapping network does; else it does so in
     float32."""
@@ -107,3 +112,53 @@ class InferenceForm:
 PLAIN = InferenceForm()
 WITHOUT_FLOAT64 = InferenceForm(has_float64=False)
 """For the devices of Apple, which lack float64, and those of Intel, some of which lack it."""
+_NEVER = 2 * 4096  # px, above every side
+X86 = InferenceForm(fold_up_from=_NEVER, fold_down_from=_NEVER, winograd_sides=range(32, 1025))
+"""For processors with AVX2 or AVX-512 and no AMX, where multiplications take most of the time."""
+
+
+def for_processor(dtype: torch.dtype) -> InferenceForm:
+    """Return the variant that is the fastest on the CPU.
+
+    Args:
+        dtype: Type of the maps.
+
+    Returns:
+        A form that was measured with the instructions that torch uses here.
+    """
+    if torch.backends.cpu.get_cpu_capability() not in ("AVX2", "AVX512"):
+        return PLAIN
+    if dtype == torch.bfloat16 and has_matrix_units():
+        return PLAIN
+    return X86
+
+
+def has_matrix_units() -> bool:
+    """Return whether the processor has AMX, with which bfloat16 is much faster than float32."""
+    return bool(_capabilities().get("amx_bf16"))
+
+
+def has_bfloat16() -> bool:
+    """Return whether GPEN is faster in bfloat16 than in float32 on the processor.
+
+    The instructions of AVX-512 for bfloat16 alone do not make it so: they multiply no faster than
+    those for float32, and `WinogradConv` needs a quarter of the multiplications.
+    """
+    return has_matrix_units() or bool(_capabilities().get("bf16"))
+
+
+def is_faster_than_openvino(dtype: torch.dtype) -> bool:
+    """Return whether torch runs GPEN on the CPU in less time than OpenVINO.
+
+    Args:
+        dtype: Type of convolutions and activations.
+
+    Returns:
+        True where `WinogradConv` runs, which OpenVINO has no equal of.
+    """
+    return dtype == torch.float32 and bool(for_processor(dtype).winograd_sides)
+
+
+def _capabilities() -> dict[str, object]:
+    capabilities: dict[str, object] = getattr(torch.cpu, "get_capabilities", dict)()
+    return capabilities

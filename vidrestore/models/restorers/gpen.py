@@ -31,7 +31,11 @@ from vidrestore.models.gpen.cuda import CudaGPEN, form_for, is_plain
 from vidrestore.models.gpen.inference import InferenceGPEN
 from vidrestore.models.gpen.memory import batch_that_fits, free_bytes
 from vidrestore.models.gpen.network import GPEN
-from vidrestore.models.gpen.variants import WITHOUT_FLOAT64
+from vidrestore.models.gpen.variants import (
+    WITHOUT_FLOAT64,
+    has_bfloat16,
+    is_faster_than_openvino,
+)
 from vidrestore.models.restorers import (
     MOST_AT_ONCE,
     FileRestorer,
@@ -76,10 +80,11 @@ class Gpen(FileRestorer, LatentRestorer):
         others: The devices that follow where the rule does not admit the preferred one; default:
             none, so that it is an error.
         number_format: "float32", "float16", "bfloat16" or "auto" (default). On a CPU, "auto" is
-            bfloat16 where the processor has instructions for it, else float32; on another device
+            bfloat16 where that is faster on the processor, else float32; on another device
             the first of float16, bfloat16 and float32 that the rule admits.
         engine: "torch" (default), "openvino" or "auto". On a CPU, "auto" is OpenVINO where it is
-            installed and its result for a built-in picture is close to that in float32, else torch.
+            installed and faster, and its result for a built-in picture is close to that in float32,
+            else torch.
         cache_folder: Folder for the networks that OpenVINO compiles; None (default) for the folder
             of the weight file.
         exact_folder: Folder that keeps the results of the processor to which devices are compared;
@@ -321,14 +326,14 @@ class Gpen(FileRestorer, LatentRestorer):
 
         if engine == "torch":
             return None
+        dtype = self._cpu_format(number_format)
+        if engine == "auto" and (is_faster_than_openvino(dtype) or not openvino.is_installed()):
+            return None
         if not openvino.is_installed():
-            if engine == "auto":
-                return None
             raise UsageError(
                 "the engine openvino is not installed; run pip install 'vidrestore[openvino]', or "
                 "use --set restore.engine=torch"
             )
-        dtype = self._cpu_format(number_format)
         try:
             sha256 = self.weights_sha256
         except OSError as error:
@@ -457,12 +462,6 @@ def run_as(device: torch.device, number_format: str, engine: str) -> str:
         if engine != "torch" and importlib.util.find_spec("openvino") is not None:
             parts.append(f"openvino {version('openvino')}")
     return ", ".join([*parts, f"format {number_format}", f"engine {engine}"])
-
-
-def has_bfloat16() -> bool:
-    """Return whether the processor has instructions for bfloat16, without which it is slower."""
-    capabilities: dict[str, object] = getattr(torch.cpu, "get_capabilities", dict)()
-    return any(bool(capabilities.get(name)) for name in ("amx_bf16", "avx512_bf16", "bf16"))
 
 
 def float32_result(gpen: GPEN) -> torch.Tensor:
