@@ -4,7 +4,7 @@ import cv2
 import numpy as np
 import pytest
 
-from vidrestore.imaging.optical_flow import DenseFlow
+from vidrestore.imaging.optical_flow import DenseFlow, sample
 from vidrestore.restoration.track_flow import TrackFlow
 
 SIDE, FRAMES = 64, 5
@@ -90,6 +90,27 @@ def test_what_is_forgotten_takes_its_flows_along():
     with pytest.raises(KeyError):
         flow.between(1, 2)
     assert flow.between(2, 3).shape == (SIDE, SIDE, 2)
+
+
+def test_flow_back_is_the_inverse_where_other_pictures_tell_what_is_reliable(estimates):
+    other = moving(0.7)
+    flow = TrackFlow(like=other)
+    for at in range(FRAMES):
+        flow.add(at, picture(1.1 * at, seed=3))
+    there, back = flow.between(1, 2), flow.between(2, 1)
+    assert len(estimates) == 1
+    inner = (back + sample(there, back))[8:-8, 8:-8]
+    assert np.abs(inner).max() < 0.05
+    np.testing.assert_allclose(middle(back), [-1.1, 0], atol=0.1)
+
+
+@pytest.mark.parametrize("are_others_reliable", [True, False])
+def test_chains_of_flow_are_taken_where_other_pictures_allow_it(are_others_reliable):
+    flow = TrackFlow(like=moving(0.7, seeds=[] if are_others_reliable else [(1, 1)]))
+    for at in range(FRAMES):
+        flow.add(at, picture(1.1 * at, seed=3))
+    own = DenseFlow(finest_halvings=0)(picture(0, seed=3), picture(3.3, seed=3))
+    assert np.array_equal(flow.between(0, 3), own) != are_others_reliable
 
 
 def test_pictures_without_detail_are_compared_at_half_the_side():

@@ -164,12 +164,13 @@ def _rgb(luma: FloatArray, chroma: Sequence[FloatArray], info: VideoInfo) -> Flo
     cb, cr = chroma
     kr, kb = KR_KB[info.matrix]
     kg = 1 - kr - kb
+    by_red, by_blue = 2 * (1 - kr), 2 * (1 - kb)
     rgb = np.empty((3, *luma.shape), np.float32)
-    np.multiply(cr, 2 * (1 - kr), out=rgb[0])
-    np.multiply(cb, 2 * (1 - kb), out=rgb[2])
-    np.multiply(rgb[0], -kr / kg, out=rgb[1])
-    rgb[1] -= kb / kg * rgb[2]
-    rgb += luma
+    red, green, blue = rgb
+    cv2.scaleAdd(cr, by_red, luma, dst=red)
+    cv2.scaleAdd(cb, by_blue, luma, dst=blue)
+    cv2.scaleAdd(cr, -by_red * kr / kg, luma, dst=green)
+    cv2.scaleAdd(cb, -by_blue * kb / kg, green, dst=green)
     return rgb
 
 

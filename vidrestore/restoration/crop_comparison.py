@@ -110,14 +110,13 @@ def light_change(target: _Plane, picture: _Plane) -> _Plane:
     Returns:
         (2, 3) float32: gains, and offsets in 8-bit levels.
     """
-    apart = len(target) // 32
-    inside = face_ellipse(len(target))[::apart, ::apart]
+    places = _fitted_places(len(target))
     x, y = (
-        np.ascontiguousarray(plane[::apart, ::apart][inside].T, np.float64)
+        np.ascontiguousarray(plane.reshape(-1, 3).take(places, axis=0).T, np.float64)
         for plane in (picture, target)
     )
     change = y - x
-    gain, offset = np.ones(3), np.median(change, axis=1)
+    gain, offset = np.ones(3), _medians(change)
     for _ in range(_LIGHT_ROUNDS):
         errors = ((gain - 1)[:, None] * x + offset[:, None] - change) ** 2
         weights = np.exp(errors.sum(axis=0) / (-3 * _FITTING_LEVELS**2)) + 1e-6
@@ -132,6 +131,20 @@ def light_change(target: _Plane, picture: _Plane) -> _Plane:
     return np.array([1 + likely * (gain - 1), likely * offset], np.float32)
 
 
+@cache
+def _fitted_places(side: int) -> npt.NDArray[np.intp]:
+    """Return the numbers of the pixels of the face to which light is fitted, in (side, side)."""
+    apart = side // 32
+    numbers = np.arange(side**2).reshape(side, side)[::apart, ::apart]
+    return np.asarray(numbers[face_ellipse(side)[::apart, ::apart]], np.intp)
+
+
+def _medians(rows: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """Return the median of each row, in half the time of numpy's own, which looks for NaN."""
+    middle = [(rows.shape[1] - 1) // 2, rows.shape[1] // 2]
+    return np.asarray(np.partition(rows, middle, axis=1)[:, middle].mean(axis=1))
+
+
 def differing(first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
     """Return where any channel of two crops differs.
 
@@ -144,10 +157,13 @@ def differing(first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
     """
     if not uses_opencv(first.device):
         return (first != second).any(dim=0)
-    red, green, blue = first.numpy() != second.numpy()
-    red |= green
-    red |= blue
-    return torch.from_numpy(red)
+    (red, *others), (red_then, *others_then) = first.numpy(), second.numpy()
+    differs = np.asarray(red != red_then)
+    for own, then in zip(others, others_then, strict=True):
+        if differs.all():
+            break
+        differs |= own != then
+    return torch.from_numpy(differs)
 
 
 def share_changed(differs: torch.Tensor, side: int) -> _Plane | None:
@@ -181,6 +197,19 @@ def clamp(crop: torch.Tensor) -> None:
         crop.clamp_(0, 1)
     else:
         np.clip(crop.numpy(), 0, 1, out=crop.numpy())
+
+
+def copy_into(crop: torch.Tensor, target: torch.Tensor) -> None:
+    """Copy a crop, or a part of one, into memory that is there.
+
+    Args:
+        crop: (3, h, w) on any device.
+        target: (3, h, w) on the same device; it is overwritten.
+    """
+    if not uses_opencv(crop.device):
+        target.copy_(crop)
+    else:
+        np.copyto(target.numpy(), crop.numpy())
 
 
 def quotient(

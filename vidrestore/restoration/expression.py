@@ -97,15 +97,22 @@ class Area:
     """The sum of the weights."""
 
     @classmethod
-    def of(cls, weight: FloatArray) -> Area:
-        """Return the area of (H, W) float32 weights, which are at least 0."""
+    def of(cls, weight: FloatArray, *, at: tuple[int, int] = (0, 0)) -> Area:
+        """Return the area of (h, w) float32 weights, which are at least 0.
+
+        Args:
+            weight: The weights.
+            at: (row, column) of their first one in the picture; default: (0, 0).
+        """
         rows, columns = (_extent(weight.max(axis=axis)) for axis in (1, 0))
         part = np.ascontiguousarray(weight[rows, columns])
-        return cls(rows, columns, part, max(float(part.sum()), 1e-6))
-
-    def mean(self, values: FloatArray) -> float:
-        """Return the weighted mean of (H, W) values."""
-        return self._mean(self._part(values))
+        (down, across), total = at, max(float(part.sum()), 1e-6)
+        return cls(
+            slice(rows.start + down, rows.stop + down),
+            slice(columns.start + across, columns.stop + across),
+            part,
+            total,
+        )
 
     def moments(self, a: FloatArray, b: FloatArray) -> tuple[float, float]:
         """Return the covariance of two pictures, and the geometric mean of their variances.
@@ -119,8 +126,8 @@ class Area:
         Returns:
             Both in squared levels.
         """
-        a, b = (each - np.float32(self._mean(each)) for each in (self._part(a), self._part(b)))
-        both, own, other = (self._mean(x * y) for x, y in ((a, b), (a, a), (b, b)))
+        a, b = (each - np.float32(self.mean_of(each)) for each in (self.part(a), self.part(b)))
+        both, own, other = (self.mean_of(x * y) for x, y in ((a, b), (a, a), (b, b)))
         return both + _RIDGE, float(np.sqrt((own + _RIDGE) * (other + _RIDGE)))
 
     def correlation(self, a: FloatArray, b: FloatArray) -> float:
@@ -131,10 +138,12 @@ class Area:
         both, contrast = self.moments(a, b)
         return both / contrast
 
-    def _part(self, picture: FloatArray) -> FloatArray:
+    def part(self, picture: FloatArray) -> FloatArray:
+        """Return a view of the box around the weights in an (H, W) picture."""
         return picture[self.rows, self.columns]
 
-    def _mean(self, part: FloatArray) -> float:
+    def mean_of(self, part: FloatArray) -> float:
+        """Return the weighted mean of (h, w) values in the box."""
         return float((part * self.weight).sum()) / self.total
 
 
@@ -227,12 +236,15 @@ def _noise(
     """
     rest = _filled(mesh.points[list(OVAL), :2], 0)
     for area in areas.values():
-        rest = rest * (1 - area)
-    own, other = (each - box_blur(each, _BROAD_PX, _BROAD_PX) for each in (own, other))
+        rest -= rest * area
     skin = Area.of(rest)
-    gain = skin.mean(own * other) / max(skin.mean(other * other), 1e-6)
-    apart = own - np.float32(np.clip(gain, *_GAINS)) * other
-    return skin.mean(apart * apart)
+    own, other = (
+        skin.part(each) - skin.part(box_blur(each, _BROAD_PX, _BROAD_PX)) for each in (own, other)
+    )
+    gain = skin.mean_of(own * other) / max(skin.mean_of(other * other), 1e-6)
+    own -= np.float32(np.clip(gain, *_GAINS)) * other
+    own *= own
+    return skin.mean_of(own)
 
 
 def _area(meshes: Sequence[Mesh], name: str) -> FloatArray:
@@ -278,4 +290,4 @@ def _blurred(picture: FloatArray, sigma_px: float) -> FloatArray:
 
 
 def _bgr(picture: FloatArray) -> npt.NDArray[np.uint8]:
-    return np.ascontiguousarray(cv2.convertScaleAbs(picture)[..., ::-1])
+    return np.asarray(cv2.cvtColor(cv2.convertScaleAbs(picture), cv2.COLOR_RGB2BGR), np.uint8)

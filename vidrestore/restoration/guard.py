@@ -511,10 +511,21 @@ def _area(center: Points, across: Points, axes: tuple[float, float]) -> Area:
     They fall like a Gaussian with a standard deviation of 0.7 half-axes, and are 0 from 2 half-axes
     on.
     """
+    # Beyond this square, and a pixel for rounding, all weights are 0.
+    far = 2 * max(axes) * max(float(np.linalg.norm(across)), 1e-3) + 1 / _GRID_PX
+    low, high = (
+        np.clip(np.rint((center + sign * far) * _GRID_PX), 0, _GRID_PX).astype(int).tolist()
+        for sign in (-1, 1)
+    )
+    # At least one pixel, for landmarks beyond the picture.
+    columns, rows = (
+        slice(min(a, _GRID_PX - 1), max(b, a + 1)) for a, b in zip(low, high, strict=True)
+    )
     centers = (np.arange(_GRID_PX) + 0.5) / _GRID_PX
-    x, y = centers - center[0], (centers - center[1])[:, None]
+    x, y = centers[columns] - center[0], (centers[rows] - center[1])[:, None]
     squared = max(float(across @ across), 1e-6)
     right = (x * across[0] + y * across[1]) / (squared * axes[0])
     down = (y * across[0] - x * across[1]) / (squared * axes[1])
     radius = right**2 + down**2
-    return Area.of(np.asarray(np.exp(-radius) * (radius < 4), np.float32))
+    weight = np.asarray(np.exp(-radius) * (radius < 4), np.float32)
+    return Area.of(weight, at=(rows.start, columns.start))

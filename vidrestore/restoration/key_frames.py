@@ -526,9 +526,9 @@ class _Filler:
         offsets = np.zeros((3, side, side), np.float32)
         total = torch.zeros_like(face.source)
         for key in keys:
-            gain, offset = self._path(index, key).light[..., None, None]
-            add_moved(total, self._keys[key].restored, paths[key], shares[key] * gain)
-            offsets += shares[key] * (offset / 255)
+            gains, offset = self._path(index, key).light
+            add_moved(total, self._keys[key].restored, paths[key], shares[key], gains=gains)
+            offsets += shares[key] * (offset[:, None, None] / 255)
             weight += shares[key]
         if index not in self._keys:
             offsets += self._missing(guide, keys, index, shares, paths, weight)

@@ -42,6 +42,7 @@ from vidrestore.restoration.crop_comparison import (
     LEAST_GUIDE_PX,
     blurred,
     clamp,
+    copy_into,
     differing,
     doubt_by_light,
     face_ellipse,
@@ -214,8 +215,8 @@ class _Step:
 
     flow: FlowField
     """(S, S, 2) flow of the restored crops in pixels of S."""
-    source_flow: FlowField
-    """(S, S, 2) flow of the sources in pixels of S."""
+    apart: FlowField
+    """(S, S, 2) the same less the flow of the sources, in pixels of S."""
     gate: _Plane
     """(S, S) in [0, 1]: how surely both crops show the same."""
     light: _Plane
@@ -245,27 +246,28 @@ def _averaged(face: Face, how: Average) -> Face:
     assert restored is not None
     part, side = _part(face), face.work_px
     own = moved(restored, -how.wobble, part)
-    total = _copied(own) if how.detail > 0 else own
+    whole = _copied(restored)
+    total = whole[within(part)]
+    copy_into(own, total)
     # What is smooth is added up in small and enlarged once.
     weight = np.ones(how.wobble.shape[:2], np.float32)
     offsets = np.zeros((3, *weight.shape), np.float32)
     for neighbor, flow, share, light in how.neighbors:
-        gain, offset = light[..., None, None]
-        add_moved(total, neighbor, _path(flow, how.wobble), share * gain, part)
-        offsets += share * (offset / 255)
+        gains, offset = light
+        add_moved(total, neighbor, _path(flow, how.wobble), share, part, gains=gains)
+        for channel, added in enumerate((offset / 255).tolist()):
+            cv2.scaleAdd(share, added, offsets[channel], dst=offsets[channel])
         weight += share
     mean = quotient(total, offsets, weight, side, part)
     if how.detail > 0:
         mean = with_texture(mean, own, how.detail, side=side)
     clamp(mean)
-    before = restored[within(part)]
     if not how.changed_all:
+        before = restored[within(part)]
         mean = torch.where(~differing(before, face.source[within(part)]), before, mean)
-    if part is not None:
-        whole = _copied(restored)
-        whole[within(part)] = mean
-        mean = whole
-    return replace(face, restored=mean)
+    if mean is not total:
+        copy_into(mean, total)
+    return replace(face, restored=whole)
 
 
 def _part(face: Face) -> Rect | None:
@@ -291,7 +293,8 @@ class _Window:
 
     def __init__(self, causal: bool) -> None:
         self._ahead = 0 if causal else REACH_FRAMES
-        self._of_sources, self._of_restored = TrackFlow(), TrackFlow()
+        self._of_sources = TrackFlow()
+        self._of_restored = TrackFlow(like=self._of_sources)
         self._crops: dict[int, _Crop] = {}
         self._steps: dict[tuple[int, int], _Step] = {}
         self._unsteadiness: dict[int, tuple[float, float]] = {}
@@ -359,12 +362,11 @@ class _Window:
         """
         side = len(self._crops[at].source)
         apart = np.zeros((side, side, 2), np.float32)
-        weight = np.full((side, side, 2), _STILLNESS, np.float32)
+        weight = np.full((side, side), _STILLNESS, np.float32)
         for step in steps.values():
-            gate = cv2.merge([step.gate, step.gate])
-            apart += gate * (step.flow - step.source_flow)
-            weight += gate
-        apart /= weight
+            cv2.accumulateProduct(cv2.merge([step.gate, step.gate]), step.apart, apart)
+            weight += step.gate
+        apart /= cv2.merge([weight, weight])
         return blurred(apart, _WOBBLE_SIGMA_PX) * np.float32(self._confidence(at))
 
     def _confidence(self, at: int) -> float:
@@ -414,12 +416,13 @@ def _step(a: _Crop, b: _Crop, forward: FlowField, backward: FlowField, flow: Flo
     doubt = closing_error(forward, backward, side / 256)
     doubt += misfit(there, light, a.source) / np.float32(_SOURCE_TOLERANCE**2)
     doubt += misfit(sample(b.result, flow), light, a.result) / np.float32(_RESTORED_TOLERANCE**2)
-    doubt += squared(flow - forward) / np.float32((_WOBBLE_TOLERANCE_PX * side / 512) ** 2)
+    apart = flow - forward
+    doubt += squared(apart) / np.float32((_WOBBLE_TOLERANCE_PX * side / 512) ** 2)
     doubt += doubt_by_light(a.source, there)
     gate = np.exp(-doubt)
     if b.changed is not None:
         gate *= sample(b.changed, forward)
-    return _Step(flow, forward, gate, light)
+    return _Step(flow, apart, gate, light)
 
 
 def _acceleration(flows: TrackFlow, at: int) -> float:

@@ -15,6 +15,7 @@ from vidrestore.imaging.optical_flow import (
     DenseFlow,
     FlowField,
     Grey,
+    inverse,
     resized,
     sample,
     squared,
@@ -40,8 +41,16 @@ class TrackFlow:
     at once.
     """
 
-    def __init__(self) -> None:
-        """Allocate the estimator."""
+    def __init__(self, *, like: TrackFlow | None = None) -> None:
+        """Allocate the estimator.
+
+        Args:
+            like: The flow between other pictures of the same frames, which move as these do and
+                hold the same frames. It tells where flow is reliable, and flow back in time is the
+                inverse of that forward, which takes a tenth of the time of an estimate. Default:
+                none, and flow is estimated both ways.
+        """
+        self._like = like
         self._flow = DenseFlow(finest_halvings=0)
         self._pictures: dict[int, tuple[Grey, bool]] = {}
         self._flows: dict[tuple[int, int], FlowField] = {}
@@ -87,12 +96,16 @@ class TrackFlow:
             if len(steps) >= _LONG_WAY_FRAMES and all(self._is_reliable(*each) for each in steps):
                 start = self.between(first, first + step)
                 self._flows[pair] = start + sample(self.between(first + step, second), start)
+            elif self._like is not None and first > second:
+                self._flows[pair] = inverse(self.between(second, first))
             else:
                 self._flows[pair] = self._estimated(*pair)
         return self._flows[pair]
 
     def _is_reliable(self, first: int, second: int) -> bool:
         """Tell whether the flow to the next frame and back leads to its start."""
+        if self._like is not None:
+            return self._like._is_reliable(first, second)
         pair = min(first, second), max(first, second)
         if first not in self._pictures or second not in self._pictures:
             return False

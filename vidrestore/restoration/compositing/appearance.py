@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import cv2
@@ -167,7 +168,7 @@ class TrackGeometry:
         return None if shapes is None else shapes[at].astype(np.float64)
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, eq=False)
 class FacePlacement:
     """The place of a face in a frame, and its outline."""
 
@@ -182,11 +183,18 @@ class FacePlacement:
     """The width of the soft edge of the mask, in unit crops."""
     reach: masks.Points
     """(n,) extents of the outline in unit crops; see `masks.support`."""
-    distance: FloatArray
-    """(64, 64) signed distance to the outline of what is pasted, in unit crops; negative inside."""
     shape: masks.Points | None = None
     """(86, 2) points (x, y) of the face mesh in the unit crop, as in `Track.shapes`; None: the face
     has no mesh."""
+    extent: Extent = "face"
+    """What is pasted."""
+
+    @cached_property
+    def distance(self) -> FloatArray:
+        """(64, 64) signed distance to the outline of what is pasted, in unit crops; < 0 inside."""
+        if self.extent == "head":
+            return masks.head_distance(self.reach)
+        return masks.hull_distance(self.reach, self.feather, has_mesh=self.shape is not None)
 
     def rect(self, info: VideoInfo, grid: tuple[int, int], *, around: float = 0.0) -> Rect:
         """Return the rectangle that the mask covers in the frame, with a margin.
@@ -253,11 +261,7 @@ def place_of(
     """
     points = masks.usual_landmarks() if landmarks is None else masks.believable(landmarks)
     feather = masks.feather_width(crop_side_px(unit), extent)
-    reach = _reach(points, shape, extent)
-    if extent == "head":
-        return FacePlacement(unit, points, feather, reach, masks.head_distance(reach), shape)
-    distance = masks.hull_distance(reach, feather, has_mesh=shape is not None)
-    return FacePlacement(unit, points, feather, reach, distance, shape)
+    return FacePlacement(unit, points, feather, _reach(points, shape, extent), shape, extent)
 
 
 def _reach(points: masks.Points, shape: masks.Points | None, extent: Extent) -> masks.Points:

@@ -124,11 +124,27 @@ def add_toning(rgb: FloatArray, found: Correction) -> None:
     if found.toned == 0:
         return
     red, green, blue = (float(k) for k in BT601_WEIGHTS)
-    luma = red * rgb[0] + green * rgb[1] + blue * rgb[2]
-    from_red, from_blue = ((k[2] * luma + k[1]) * luma + k[0] for k in found.chroma.T.tolist())
-    from_green = (red * from_red + blue * from_blue) / (red + blue - 1)
+    part, luma = np.empty_like(rgb[0]), np.multiply(rgb[0], red)
+    luma += np.multiply(rgb[1], green, out=part)
+    luma += np.multiply(rgb[2], blue, out=part)
+    from_red, from_blue = (_parabola(luma, k) for k in found.chroma.T.tolist())
+    from_green = np.multiply(from_red, red)
+    from_green += np.multiply(from_blue, blue, out=part)
+    from_green /= red + blue - 1
     for channel, chroma in zip(rgb, (from_red, from_green, from_blue), strict=True):
-        channel += np.float32(found.toned) * (luma + chroma - channel)
+        chroma += luma
+        chroma -= channel
+        chroma *= np.float32(found.toned)
+        channel += chroma
+
+
+def _parabola(luma: FloatArray, k: Sequence[float]) -> FloatArray:
+    """Return k0 + k1 Y + k2 Y^2."""
+    values = np.multiply(luma, k[2])
+    values += k[1]
+    values *= luma
+    values += k[0]
+    return values
 
 
 def unclipped(source: FloatArray) -> FloatArray:

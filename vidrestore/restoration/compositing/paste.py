@@ -276,8 +276,11 @@ class _Stage:
         noise: tuple[grain.Spectrum, ...] = ()
         has_grain = self._grain > 0 and not face.colorized  # which keeps that of its luma
         if has_grain:
-            before = [samples(image, i, _part(rect, image, i)).numpy() for i in grain_planes(image)]
             noise = self._noise(at, face.track_id) or noise_of(frame, measured.place, self._info)
+            step = transfer.codes_per_level(self._info, layout(image).bits)
+            has_grain = any(grain.missing(wanted, 0, step).any() for wanted in noise)
+        if has_grain:
+            before = [samples(image, i, _part(rect, image, i)).numpy() for i in grain_planes(image)]
         restored, share = torch.from_numpy(rgb), torch.from_numpy(weight[None])
         if pasted is not None:
             pasted.append(PastedFace((rect.x0, rect.y0), rgb, weight))
