@@ -11,11 +11,13 @@ from helpers import sources
 from helpers.events import messages
 from helpers.media import (
     AS_PAINTED,
+    Unchanged,
     analysis_of,
     analysis_of_file,
     info_of,
     mild_image,
     plain_track,
+    planes_of,
     write_video,
 )
 from helpers.shots_tape import FRAMES, SHOTS, SIZE, Boiling, faces_of, frames_of, make_tape
@@ -24,6 +26,7 @@ from vidrestore.analysis.replay import frames_again
 from vidrestore.analysis.result import Analysis
 from vidrestore.api import restore_video
 from vidrestore.common.errors import OutputError
+from vidrestore.common.events import PassTimes
 from vidrestore.common.profiles import load_settings
 from vidrestore.common.settings import Settings
 from vidrestore.jobs.work_folder import WorkFolder
@@ -407,3 +410,24 @@ def test_the_index_finds_what_a_search_through_all_finds():
         end = next(end for start, end in shots if start < segment.end <= end)
         wanted = max(first, segment.first - 8), min(end, segment.end + 8)
         assert context(segment, analysis, 8) == wanted
+
+
+@pytest.mark.parametrize("has_face", [False, True])
+def test_frames_without_faces_go_from_the_decoder_to_the_encoder(tmp_path, has_face):
+    """Stages that have nothing to do would hand every frame on; the frames are the same."""
+    images = [mild_image(96, 64, "yuv420p", i) for i in range(6)]
+    source = write_video(tmp_path / "source.mkv", images, codec="ffv1")
+    tracks = [plain_track(6, centre=(48, 32), side=40)] if has_face else []
+    events: list = []
+    restore_video(
+        source, tmp_path / "out.mkv",
+        load_settings(options=OPTIONS | {"encode.codec": "ffv1", "encode.copy_untouched": False}),
+        restorer=Unchanged(), analysis=analysis_of_file(source, tracks), on_event=events.append,
+    )  # fmt: skip
+    (times,) = [e.stages for e in events if isinstance(e, PassTimes) and e.pass_name == "restore"]
+    assert ("crop" in times) is has_face
+    assert {"decode", "encode"} <= set(times)
+    for path in (source, tmp_path / "out.mkv"):
+        seen = [planes_of(frame.image) for frame in decode(path, DecodeErrors())]
+        for image, planes in zip(images, seen, strict=True):
+            assert all(map(np.array_equal, planes_of(image), planes))

@@ -11,6 +11,7 @@ from itertools import islice
 from typing import Any, NamedTuple
 
 from vidrestore.analysis.borders import NO_MARGINS, Margins, MarginScan
+from vidrestore.common.threads import StageThreads
 from vidrestore.imaging.frame import Frame, VideoInfo
 from vidrestore.media.decode import OpenVideo, TimeRange
 from vidrestore.media.fields import FieldScan, scan
@@ -26,6 +27,7 @@ In a long video, one pair at each place is measured.
 _FRAMES_FOR_FIELDS, _FRAMES_FOR_BORDERS = 24, 2
 """The number of successive frames at each place."""
 _MOST_KEPT_BYTES = 32 << 20
+_DEPTH = 4  # frames by which decoding runs ahead
 
 
 class KeptFrames:
@@ -82,12 +84,15 @@ def sample(
     frames = _FRAMES_FOR_FIELDS if fields else _FRAMES_FOR_BORDERS
     short = _Short(video, span)
     for images, every in _stretches(video, info, span, short, frames=frames):
-        seen = images if margins is None else _with_pairs(images, margins, info, every)
-        if fields:
-            field_scan += scan(seen)
-        else:
-            for _ in seen:
-                pass
+        # The thread has ended before the next place is sought.
+        with StageThreads(caller="measure") as threads:
+            decoded = threads.background(images, depth=_DEPTH, name="decode samples")
+            seen = decoded if margins is None else _with_pairs(decoded, margins, info, every)
+            if fields:
+                field_scan += scan(seen)
+            else:
+                for _ in seen:
+                    pass
     measured = NO_MARGINS if margins is None else margins.margins()
     return Samples(field_scan if fields else None, measured, short.kept())
 

@@ -122,6 +122,7 @@ def restore_segment(
     durations = [*np.diff(output.pts).tolist(), last_duration(output)]
     device = picture_device(settings.restore)
     encoder_threads, depth = settings.encode.threads, settings.job.queue_frames
+    colorizes = any(restorer.colorizes for restorer in restorers.each())
     if analysis.frame_count < _FEW_FRAMES:
         encoding = encoding.of_few_frames()
     with (
@@ -138,78 +139,91 @@ def restore_segment(
             keep_packets=copies and plate is None,
         )  # fmt: skip
         frames = threads.background(decoded_frames, depth=depth, name="decode")
-        cropped = crop(
-            frames,
-            tracks,
-            info,
-            largest_px=max(restorer.size or _LARGEST_CROP_PX for restorer in restorers.each()),
-            device=device,
-            extent=settings.paste.extent if plate is None else None,
-        )
-        if (before := pairing.before_swap) is not None:
-            before_frames = threads.background(
-                _companion_frames(before, first, end), depth=depth, name="decode before"
-            )
-            cropped = only_swapped(
-                cropped,
-                before_frames,
+        # Without faces, the other stages would only hand every frame on from thread to thread.
+        pasted: Iterator[Frame] = frames
+        is_changed = pairing.before_swap is not None or plate is not None or colorizes
+        has_stages = bool(tracks) or is_changed or layer is not None or is_woven(analysis)
+        if has_stages:
+            cropped = crop(
+                frames,
+                tracks,
                 info,
-                before.analysis.info,
-                stats,
-                order=analysis.fields.order if analysis.fields and is_woven(analysis) else None,
+                largest_px=max(restorer.size or _LARGEST_CROP_PX for restorer in restorers.each()),
+                device=device,
+                extent=settings.paste.extent if plate is None else None,
             )
-        faces = threads.background(cropped, depth=depth, name="crop")
-        margin = _reach_of_restorers(restorers, settings) + _reach_of_codes(settings)
-        key_reach = key_frames_stage.KEY_REACH_FRAMES if key_framed else 0
-        if key_framed:
-            chosen = key_frames_stage.choose(faces, tracks, of=key_framed)
-            faces = threads.background(chosen, depth=depth, name="key frames")
-        needed = _needed(first, end, analysis, margin + key_reach)
-        restored = _restored(faces, restorers, stats, settings, device, crops, needed)
-        restored_faces = threads.background(restored, depth=depth, name="restore")
-        if key_framed:
-            wanted = _needed(first, end, analysis, margin + key_frames_stage.REACH_FRAMES)
-            filled = key_frames_stage.fill(restored_faces, stats, needed=wanted)
-            restored_faces = threads.background(filled, depth=depth, name="frames between")
-        deflickered_faces = _deflickered(
-            restored_faces, _deflicker(restorers, settings), threads, device
-        )
-        guarded = guard(deflickered_faces, judge, stats, settings.guard, tracks=tracks)
-        # Depth 1: a face that waits takes 24 W^2 bytes, and the guard already keeps some frames.
-        guarded_faces = threads.background(guarded, depth=1, name="guard")
-        if plate is not None:
-            if plate.scaling is not None:
-                larger = open_scaler(plate.scaling, info, output_analysis.info, settings.restore)
-                pairs = threads.background(enlarged(guarded_faces, larger), depth=1, name="scale")
-            else:
-                decoded = _companion_frames(plate, first, end, keep_packets=copies)
-                plate_frames = threads.background(decoded, depth=depth, name="decode plate")
-                pairs = zip(guarded_faces, plate_frames, strict=True)
-            guarded_faces = onto_plate(
-                pairs,
-                output_tracks,
+            if (before := pairing.before_swap) is not None:
+                before_frames = threads.background(
+                    _companion_frames(before, first, end), depth=depth, name="decode before"
+                )
+                cropped = only_swapped(
+                    cropped,
+                    before_frames,
+                    info,
+                    before.analysis.info,
+                    stats,
+                    order=analysis.fields.order if analysis.fields and is_woven(analysis) else None,
+                )
+            faces = threads.background(cropped, depth=depth, name="crop")
+            margin = _reach_of_restorers(restorers, settings) + _reach_of_codes(settings)
+            key_reach = key_frames_stage.KEY_REACH_FRAMES if key_framed else 0
+            if key_framed:
+                chosen = key_frames_stage.choose(faces, tracks, of=key_framed)
+                faces = threads.background(chosen, depth=depth, name="key frames")
+            needed = _needed(first, end, analysis, margin + key_reach)
+            restored = _restored(faces, restorers, stats, settings, device, crops, needed)
+            restored_faces = threads.background(restored, depth=depth, name="restore")
+            if key_framed:
+                wanted = _needed(first, end, analysis, margin + key_frames_stage.REACH_FRAMES)
+                filled = key_frames_stage.fill(restored_faces, stats, needed=wanted)
+                restored_faces = threads.background(filled, depth=depth, name="frames between")
+            deflickered_faces = _deflickered(
+                restored_faces, _deflicker(restorers, settings), threads, device
+            )
+            guarded = guard(deflickered_faces, judge, stats, settings.guard, tracks=tracks)
+            # Depth 1: a face that waits takes 24 W^2 bytes, and the guard already keeps some
+            # frames.
+            guarded_faces = threads.background(guarded, depth=1, name="guard")
+            if plate is not None:
+                if plate.scaling is not None:
+                    larger = open_scaler(
+                        plate.scaling, info, output_analysis.info, settings.restore
+                    )
+                    pairs = threads.background(
+                        enlarged(guarded_faces, larger), depth=1, name="scale"
+                    )
+                else:
+                    decoded = _companion_frames(plate, first, end, keep_packets=copies)
+                    plate_frames = threads.background(decoded, depth=depth, name="decode plate")
+                    pairs = zip(guarded_faces, plate_frames, strict=True)
+                guarded_faces = onto_plate(
+                    pairs,
+                    output_tracks,
+                    output_analysis.info,
+                    target_from_source(output_analysis.info, info),
+                    cut_out,
+                    may_be_graded=plate.scaling is None,
+                )
+            if colorizes:
+                guarded_faces = (_with_chroma(frame) for frame in guarded_faces)
+            pasted = paste(
+                guarded_faces,
                 output_analysis.info,
-                target_from_source(output_analysis.info, info),
-                cut_out,
-                may_be_graded=plate.scaling is None,
+                stats,
+                settings.paste,
+                settings.grain,
+                parser=parser,
+                tracks=output_tracks,
+                keep_pasted=layer is not None,
+                single_fields=analysis.fields is not None
+                and analysis.fields.mode in ("keep", "bob"),
             )
-        if any(restorer.colorizes for restorer in restorers.each()):
-            guarded_faces = (_with_chroma(frame) for frame in guarded_faces)
-        pasted = paste(
-            guarded_faces,
-            output_analysis.info,
-            stats,
-            settings.paste,
-            settings.grain,
-            parser=parser,
-            tracks=output_tracks,
-            keep_pasted=layer is not None,
-            single_fields=analysis.fields is not None and analysis.fields.mode in ("keep", "bob"),
-        )
         written = _woven((f for f in pasted if segment.first <= f.index < segment.end), analysis)
         if layer is not None:
             written = with_layers(written, output.info, layer.holds)
-        for frame in threads.background(written, depth=depth, name="paste"):
+        if has_stages:
+            written = threads.background(written, depth=depth, name="paste")
+        for frame in written:
             timed = replace(frame, duration=durations[frame.index])
             writer.write(timed)
             if write_layer is not None:
