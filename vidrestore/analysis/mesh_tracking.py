@@ -52,7 +52,7 @@ _SURE_SCORE = 0.05
 # overlaps it by more than this share was no face. After this number of tries in a row whose logit
 # was below the least one, it tries the detection only in every third frame.
 _SAME_BOX, _REJECTED_FRAMES = 0.5, 12
-_TRIES_IN_A_ROW, _LEAST_DOUBT_LOGIT, _RARELY_FRAMES = 3, -8.0, 3
+_TRIES_IN_A_ROW, _LEAST_DOUBT_LOGIT, _RARELY_FRAMES = 3, 0.0, 3
 # Faces whose square is smaller, as a share of the network's picture, get a larger picture.
 _TOO_SMALL = 0.8
 _QUARTER_TURNS = {

@@ -13,7 +13,7 @@ in the picture.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -46,21 +46,21 @@ _MARGIN = 1.5
 _SETTLED_DEGREES, _SETTLED_SHARE, _MOST_ROUNDS = 0.3, 0.01, 12
 # The side of the settled square over that of the crop with the template "gpen", on average.
 _SIDE_OF_CROP = 0.87
-# Below this logit, further rounds find no face.
-_NO_FACE_LOGIT = -15.0
 # Angles from which the search begins again where the logit stays low.
 _OTHER_STARTS_DEGREES = (45.0, -45.0, 90.0, -90.0, 180.0)
 _ROUNDS_OF_A_TRIAL = 2
-# Below this logit after a trial, further rounds find no face.
+# Below this logit, further rounds find no face.
 _UNLIKELY_LOGIT = -3.0
-# The precision of a cold start and its rounds, so that it does not depend on where the detector saw
-# the face. Squares that alternate, as they do around some faces, settle by halving their changes.
-_FINE, _FINE_ROUNDS, _AVERAGED_ROUNDS = 0.05, 20, 10
-_UNDAMPED_ROUNDS, _DAMPING = 2, 0.5
+# The rounds of a cold start, so that it does not depend on where the detector saw the face: it may
+# have seen an ear. Then the rounds of looks at several squares.
+_FINE_ROUNDS, _ROUNDS_AROUND = 20, 5
 # A face of the frame before is looked at again where the square changed by more, as multiples of
 # `_SETTLED_DEGREES` and `_SETTLED_SHARE`; up to the second multiple, the looks are mixed, so that
 # the result moves smoothly with the square of the frame before.
 _LOOKS_OF_FOLLOWING, _LOOK_AGAIN = 3, (2.5, 3.5)
+# A mesh that still changes then is settled finely if its logit is at least the first number: weak
+# ones seldom settle. Settling ends where no face is seen after the second number of rounds.
+_WORTH_SETTLING_LOGIT, _ROUNDS_BEFORE_GIVING_UP = 6.0, 3
 # The squares that the network looks at lie on a grid: of degrees, of steps of the side per factor
 # of 2, and of the center, as a share of the side that becomes a power of 2. Else the mesh would
 # differ by pixels with how the face was found, since the network turns the least difference of its
@@ -373,12 +373,10 @@ class FaceMesh:
         mesh = self.look(picture, square)
         for _ in range(most_rounds - 1):
             following = square_of_mesh(mesh)
-            if _change(square, following) < 1:
+            if mesh.logit < _UNLIKELY_LOGIT or _change(square, following) < 1:
                 break
             square = following
             mesh = self.look(picture, square)
-            if mesh.logit < _NO_FACE_LOGIT:
-                break
         return mesh
 
     def follow(self, picture: npt.NDArray[np.uint8], square: Square) -> Mesh:
@@ -406,7 +404,7 @@ class FaceMesh:
             square = following
         else:  # as after a cut, or where a head turns very quickly
             following = square_of_mesh(mesh)
-            if mesh.is_face and _change(square, following) > high:
+            if mesh.logit >= _WORTH_SETTLING_LOGIT and _change(square, following) > high:
                 mesh = self._settle_finely(picture, following)
         return mesh
 
@@ -439,21 +437,25 @@ class FaceMesh:
     def _settle_finely(self, picture: npt.NDArray[np.uint8], square: Square) -> Mesh:
         """Settle so precisely that the result hardly depends on where it began.
 
-        Around some faces the squares go on alternating; the result is then the mean.
+        One square of the grid may lead to itself or several alternate, and which ones depends on
+        the beginning. Where the mean of looks at the squares around settles hardly does.
         """
-        meshes = [self.look(picture, square)]
-        while len(meshes) < _FINE_ROUNDS:
-            following = square_of_mesh(meshes[-1])
-            if _change(square, following) < _FINE:
-                return meshes[-1]
-            damping = 0.0 if len(meshes) <= _UNDAMPED_ROUNDS else _DAMPING
-            square = _between(square, following, 1 - damping)
-            meshes.append(self.look(picture, square))
-            if meshes[-1].logit < _NO_FACE_LOGIT:
-                return meshes[-1]
-        last = meshes[-_AVERAGED_ROUNDS:]
-        points = np.mean([mesh.points for mesh in last], axis=0)
-        return Mesh(np.asarray(points, np.float32), float(np.mean([mesh.logit for mesh in last])))
+        looked: dict[Square, Mesh] = {}
+        while (place := _on_grid(square)) not in looked and len(looked) < _FINE_ROUNDS:
+            looked[place] = mesh = self.look(picture, place)
+            if len(looked) > _ROUNDS_BEFORE_GIVING_UP and not mesh.is_face:
+                return mesh
+            square = square_of_mesh(mesh)
+        places = list(looked)
+        first = places.index(place) if place in looked else len(places) // 2
+        mesh = _mean([looked[each] for each in places[first:]])
+        middles: list[Square] = []
+        while mesh.logit >= _WORTH_SETTLING_LOGIT and len(middles) < _ROUNDS_AROUND:
+            middles.append(_on_grid(square_of_mesh(mesh)))
+            if middles[-1] in middles[:-1]:
+                break
+            mesh = _mean([self.look(picture, each) for each in _around(middles[-1])])
+        return mesh
 
 
 def _turned_back(
@@ -474,18 +476,27 @@ def _change(square: Square, following: Square) -> float:
     return max(turned, shift / _SETTLED_SHARE)
 
 
-def _between(square: Square, following: Square, share: float) -> Square:
-    """Return the square that is this share of the way from one to another."""
-    x, y = (a + share * (b - a) for a, b in zip(square.center, following.center, strict=True))
-    side = square.side_px + share * (following.side_px - square.side_px)
-    degrees = square.degrees + share * _turn(following.degrees - square.degrees)
-    return Square((x, y), side, _turn(degrees))
+def _around(square: Square) -> Iterator[Square]:
+    """Yield a square, and those that lie a step of the grid away in one respect."""
+    yield square
+    (x, y), side, degrees = square.center, square.side_px, square.degrees
+    for step in (-1, 1):
+        shift = step * _GRID_SHARE * side
+        yield Square((x + shift, y), side, degrees)
+        yield Square((x, y + shift), side, degrees)
+        yield Square((x, y), side * 2 ** (step / _SIDES_PER_OCTAVE), degrees)
+        yield Square((x, y), side, _turn(degrees + step * _GRID_DEGREES))
 
 
 def _mixed(mesh: Mesh, other: Mesh, share: float) -> Mesh:
     """Return a mesh that is this share of the way from one to another."""
     points = mesh.points + np.float32(share) * (other.points - mesh.points)
     return Mesh(points, mesh.logit + share * (other.logit - mesh.logit))
+
+
+def _mean(meshes: Sequence[Mesh]) -> Mesh:
+    points = np.mean([mesh.points for mesh in meshes], axis=0)
+    return Mesh(np.asarray(points, np.float32), float(np.mean([mesh.logit for mesh in meshes])))
 
 
 def _turn(degrees: float) -> float:

@@ -144,6 +144,17 @@ def test_no_mask_leaves_its_bound(extent, side_px):
         assert not mask.any()
 
 
+def test_the_forehead_of_a_turned_head_leans_back():
+    """Straight up from the brows, the upper end would span 0.25 to 0.39, beside the forehead."""
+    shape = plain_shape()
+    shape[:, 0] -= 0.2 * (1 - ((shape[:, 0] - 0.5) / 0.23) ** 2).clip(0)  # the nose points left
+    mask = mask_of(shape)
+    left, right = spans(mask[16])
+    assert 0.27 < left < 0.3
+    assert 0.42 < right < 0.46
+    np.testing.assert_allclose(mask_of([1, 0] - shape * [1, -1])[:, ::-1], mask, atol=1e-5)
+
+
 def test_a_face_without_a_mesh_has_the_mask_of_its_landmarks():
     track = plain_track(2, centre=(200, 200), side=SIDE_PX)
     place = TrackGeometry(track).place(0)
@@ -342,8 +353,10 @@ def test_masks_against_outlines_drawn_by_hand(footage):
             above = (at[:, 1] < at_nose(track, index)).reshape(size[::-1])
             outside, covered = scored(mask * above, outline * above)
             line += f"; above the tip of the nose {outside:.3f}, {covered:.3f}"
-            if abs(yaw) > 50:  # a dark face, and a forehead that leans back
-                limits = 0.13, 0.79
+            # A dark face near profile. The hull fills the hollow between the nose and the forehead,
+            # the hair line is high, and the mesh lies on the ear.
+            if abs(yaw) > 50:
+                limits = 0.105, 0.80
         line += f" (yaw {yaw:.0f})"
         print(line)
         if number in UNSURE:  # by the landmarks alone: 0.34 and 0.40

@@ -76,6 +76,9 @@ _BROW = 0.38  # above the eye, in distances of the eyes
 # The mesh ends in the middle of the forehead. In most of 31 photographs the hair line lies about so
 # many times as high above the bridge of the nose, or higher.
 _FOREHEAD = 1.4
+# A forehead leans back: where a head is turned all the way to the side, its upper end lies so far
+# behind the bridge of the nose, over the height between them, more than the middle of the forehead.
+_LEANING = 0.6
 # How far inside the outline of a mesh the middle of the soft edge lies, in widths of the edge. With
 # 0, as much of the face is lost as is gained of the background.
 _INSET = 0.075
@@ -96,7 +99,9 @@ _LESS_EYE, _EYE_UP_TO = (0.28, 0.19), 1.9
 _LESS_MOUTH, _MOUTH_UP_TO, _MOUTH_DOWN = (0.1, 0.27), 1.7, 0.05
 
 # Where points of the mesh stand in a shape.
-_TOP, _BRIDGE, _CHIN = (SHAPE_POINTS.index(number) for number in (10, 168, 152))
+_TOP, _BRIDGE, _CHIN, _LEFT, _RIGHT = (
+    SHAPE_POINTS.index(number) for number in (10, 168, 152, 234, 454)
+)
 _REGION_PLACES = [
     (name, places_in_shape(numbers))
     for name, numbers in (
@@ -316,7 +321,7 @@ def mesh_support(shape: Points) -> Points:
     """Return how far the outline of a face with a mesh reaches in directions all around.
 
     The forehead is extended to an average hair line: what lies above the bridge of the nose is
-    stretched along the middle of the forehead.
+    stretched along the middle of the forehead, which leans back.
 
     Convention:
         Points are (x, y) in the unit crop; the first direction is that of x.
@@ -354,11 +359,20 @@ def head_support(landmarks: Points, shape: Points | None) -> Points:
 
 
 def _with_forehead(shape: Points) -> Points:
-    """Return the points of a mesh, and its oval up to an average hair line."""
+    """Return the points of a mesh, and its oval up to an average hair line.
+
+    On a turned head, the forehead leans to the near side.
+    """
     oval, bridge, top, chin = shape[: len(OVAL)], shape[_BRIDGE], shape[_TOP], shape[_CHIN]
     up, middle = top - chin, top - bridge
     height = (oval - bridge) @ up / max(float(middle @ up), 1e-6)
-    return np.concatenate([shape, oval + (_FOREHEAD - 1) * height.clip(0, 1)[:, None] * middle])
+    across = shape[_RIGHT] - shape[_LEFT]
+    width = max(float(np.linalg.norm(across)), 1e-6)
+    # 0 for a face seen from the front, -1 and 1 where the bridge of the nose is its edge.
+    turn = np.clip(2 * float((bridge - shape[_LEFT]) @ across) / width**2 - 1, -1, 1)
+    leaning = -_LEANING * turn * float(np.linalg.norm(middle)) * across / width
+    higher = (_FOREHEAD - 1) * height.clip(0, 1)[:, None] * (middle + leaning)
+    return np.concatenate([shape, oval + higher])
 
 
 def _hull(reach: Points) -> FloatArray:
