@@ -15,13 +15,13 @@ import struct
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from fractions import Fraction
-from typing import Any
-
-import av
-from av.sidedata.sidedata import SideDataContainer
+from typing import TYPE_CHECKING, Any
 
 from vidrestore.common.errors import InputError
 from vidrestore.media.boxes import box, full_box
+
+if TYPE_CHECKING:
+    import av
 
 _UNKNOWN_STEREO = 8
 # AVStereo3DType -> its name in messages.
@@ -110,6 +110,9 @@ def side_data_of(image: av.VideoFrame) -> Any:
     Raises:
         ValueError: PyAV has no name for a kind.
     """
+    # Not at the top: a refusal needs this module, and loads no PyAV.
+    from av.sidedata.sidedata import SideDataContainer
+
     make: Any = SideDataContainer  # PyAV's stubs leave its argument out
     return make(image)
 
