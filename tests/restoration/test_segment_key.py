@@ -25,7 +25,7 @@ from vidrestore.models.face_mesh import SHAPE_POINTS
 from vidrestore.models.restorers import RestorerInfo
 from vidrestore.models.restorers.assignment import Assignment
 from vidrestore.restoration.companion import PairedVideo, Pairing
-from vidrestore.restoration.segments import NOT_IN_KEY, Segment, leaves
+from vidrestore.restoration.segments import NOT_IN_KEY, Segment, leaves, side_px
 from vidrestore.restoration.upscaling import Scaling
 
 FRAMES = 60
@@ -331,3 +331,33 @@ def test_what_lies_far_from_a_segment_is_not_in_its_key():
     after = work_of().analysis.pts.copy()
     after[SEGMENT.end] += 1  # by which the last frame lasts longer
     assert with_analysis(pts=after) != USUAL
+
+
+class Large(Known):
+    size, cache_key = 128, "two"
+
+
+def test_where_another_restorer_begins_near_the_segment_is_in_the_key():
+    """The frames beside a segment enter its own, such as through the deflickering."""
+    begins = [Assignment([(0, Known()), (at, Large())]) for at in (42, 43, FRAMES - 1)]
+    assert len({key(work_of(), each) for each in begins}) == 3
+
+
+def test_the_size_of_the_crops_of_a_track_is_in_the_key_and_other_tracks_are_not():
+    track = plain_track(FRAMES, centre=(48, 32), side=32, work_px=256)
+    far = plain_track(5, centre=(48, 32), side=32, work_px=256, first_frame=100, track_id=7)
+    analysis = replace(analysis_of(info_of(96, 64), 200, [track, far]), fingerprint="tape")
+    work = work_of(analysis=analysis)
+
+    def of(size: int | None, **more: Any) -> Assignment[RestorerInfo]:
+        usual = Known()
+        usual.size = size
+        return Assignment([(0, usual)], **more)
+
+    assert [side_px(track, of(size)) for size in (None, 64, 512)] == [256, 64, 256]
+    assert side_px(track, of(64, of_tracks={0: Large()})) == 128
+    assert side_px(track, of(64, of_tracks={7: Large()})) == 64
+    assert side_px(track, Assignment([(0, Known()), (30, Large()), (FRAMES, Known())])) == 256
+    assert side_px(far, Assignment([(0, Known()), (30, Large())])) == 128
+    assert key(work, of(64)) == key(work, of(64, of_tracks={7: Large()}))
+    assert key(work, of(64)) != key(work, of(64, of_tracks={0: Large()}))

@@ -15,6 +15,7 @@ from vidrestore.models.restorers import RestorerInfo
 from vidrestore.models.restorers.assignment import Assignment
 from vidrestore.restoration import guard, key_frames, latent, temporal
 from vidrestore.restoration.compositing import paste
+from vidrestore.restoration.segments import side_px
 from vidrestore.restoration.upscaling import Scaling
 
 _GIB = 2**30
@@ -105,8 +106,7 @@ def memory_for_faces(
     crops = min(waiting, analysis.frame_count) + _CROPS_IN_STAGES
     pixels = np.zeros(analysis.frame_count, np.int64)
     for track in analysis.tracks:
-        side = min(track.work_px, max(each.size or track.work_px for each in restorers.each()))
-        pixels[track.first_frame : track.end_frame] += side**2
+        pixels[track.first_frame : track.end_frame] += side_px(track, restorers) ** 2
     return crops * _BYTES_OF_CROP_PX * int(pixels.max(initial=0))
 
 

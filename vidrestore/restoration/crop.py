@@ -38,8 +38,8 @@ def crop(
     tracks: Sequence[Track],
     info: VideoInfo,
     *,
-    largest_px: int,
     device: torch.device,
+    largest_px: int | None = None,
     extent: Extent | None = None,
 ) -> Iterator[FaceFrame]:
     """Cut out every face whose strength is above zero.
@@ -51,9 +51,8 @@ def crop(
         frames: The frames, in order.
         tracks: The tracks of the faces.
         info: The properties of the frames.
-        largest_px: The greatest side of a crop in pixels; a restorer gains nothing from more than
-            its own size.
         device: The device that the crops are placed on.
+        largest_px: The greatest side of a crop in pixels; default: that of each track.
         extent: What will be pasted into the same frames, by which faces get their `shown`; default:
             it is not known.
 
@@ -67,7 +66,8 @@ def crop(
         for track in by_frame.at(frame.index):
             at = frame.index - track.first_frame
             if track.strength[at] > 0:
-                face = _face(frame, track, at, info, min(track.work_px, largest_px), device)
+                side = track.work_px if largest_px is None else min(track.work_px, largest_px)
+                face = _face(frame, track, at, info, side, device)
                 if face is None:
                     continue
                 if extent is not None:

@@ -44,13 +44,12 @@ from vidrestore.restoration.crop_cache import CropCache
 from vidrestore.restoration.faces import FaceFrame
 from vidrestore.restoration.guard import SimilarityJudge, guard
 from vidrestore.restoration.plate import enlarged, onto_plate
-from vidrestore.restoration.segments import Segment, context, tracks_within
+from vidrestore.restoration.segments import Segment, context, side_px, tracks_within
 from vidrestore.restoration.statistics import RestorationStats
 from vidrestore.restoration.swap import only_swapped
 from vidrestore.restoration.temporal import averaged, prepared
 from vidrestore.restoration.upscaling import open_scaler
 
-_LARGEST_CROP_PX = 2048
 _FEW_FRAMES = 8
 # More threads would only hold more frames: the other stages are slower then.
 _MOST_THREADS = 4
@@ -146,9 +145,8 @@ def restore_segment(
         if has_stages:
             cropped = crop(
                 frames,
-                tracks,
+                [replace(track, work_px=side_px(track, restorers)) for track in tracks],
                 info,
-                largest_px=max(restorer.size or _LARGEST_CROP_PX for restorer in restorers.each()),
                 device=device,
                 extent=settings.paste.extent if plate is None else None,
             )

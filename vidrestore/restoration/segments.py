@@ -29,6 +29,7 @@ from vidrestore.restoration.companion import ALONE, Pairing
 
 # Some encoders write no times of their own for streams that are shorter than their delay.
 _FEWEST_FRAMES = 24
+_LARGEST_CROP_PX = 2048
 # A damaged source gets few segments, since each is decoded from the beginning of the source.
 _MOST_OF_DAMAGED = 8
 
@@ -148,6 +149,24 @@ def restorers_used(
                 restorer = restorers.of_tracks.get(track.track_id, usual)
                 used.append((track.track_id, restorer.for_crop_size(track.work_px)))
     return used
+
+
+def side_px(track: Track, restorers: Assignment[RestorerInfo]) -> int:
+    """Return the side of the crops of a track, which is no larger than its networks need.
+
+    The networks of other tracks do not count, so that a face is the same whoever else is restored.
+
+    Args:
+        track: The track.
+        restorers: Which restorer restores which face.
+
+    Returns:
+        The side in pixels, the same in all frames of the track.
+    """
+    own = restorers.of_tracks.get(track.track_id)
+    stretches = restorers.within(track.first_frame, track.end_frame)
+    used = [own] if own is not None else [restorer for _, _, restorer in stretches]
+    return min(track.work_px, max(restorer.size or _LARGEST_CROP_PX for restorer in used))
 
 
 def networks_used(
@@ -283,7 +302,7 @@ def segment_key(
         _versions(),
         [(name, value) for name, value in leaves(settings) if name not in NOT_IN_KEY],
         (segment.first, segment.end, first, end),
-        _restorers_within(restorers, segment),
+        _restorers_within(restorers, first, end),
         [(track, _restorer_key(each)) for track, each in
          restorers_used(restorers, analysis, first, end)],
         judge,
@@ -304,7 +323,8 @@ def segment_key(
     for track in tracks_within(analysis, first, end):
         frames = slice(max(0, first - track.first_frame), end - track.first_frame)
         has_keys = track.track_id in key_framed
-        place = track.track_id, track.work_px, track.first_frame, has_keys
+        sides = track.work_px, side_px(track, restorers)
+        place = track.track_id, *sides, track.first_frame, has_keys
         digest.update(repr(place).encode())
         # All frames of the track, since the stages use medians over it.
         for rows in (track.matrices, track.landmarks):
@@ -326,11 +346,11 @@ def _restorer_key(restorer: RestorerInfo) -> tuple[str | None, int | None, int]:
 
 
 def _restorers_within(
-    restorers: Assignment[RestorerInfo], segment: Segment
+    restorers: Assignment[RestorerInfo], first: int, end: int
 ) -> list[tuple[int, tuple[str | None, int | None, int]]]:
-    """Return (first frame, what restores) of the stretches that overlap the segment."""
-    stretches = restorers.within(segment.first, segment.end)
-    return [(first, _restorer_key(restorer)) for first, _, restorer in stretches]
+    """Return (first frame, what restores) of the stretches that overlap the frames [first, end)."""
+    stretches = restorers.within(first, end)
+    return [(begin, _restorer_key(restorer)) for begin, _, restorer in stretches]
 
 
 def _add_frames(digest: hashlib._Hash, analysis: Analysis, first: int, end: int) -> None:
