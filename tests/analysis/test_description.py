@@ -29,7 +29,9 @@ from vidrestore.common.errors import OutputError, UsageError
 from vidrestore.common.profiles import load_settings
 from vidrestore.common.timecode import duration_text
 from vidrestore.imaging.geometry import template
+from vidrestore.jobs import estimate as estimate_module
 from vidrestore.jobs.estimate import Estimate, estimate
+from vidrestore.models.restorers import LatentRestorer
 from vidrestore.review.contact_sheet import readable, write_contact_sheet
 
 SIZE = (160, 120)
@@ -157,6 +159,30 @@ def test_the_estimate_adds_faces_and_frames(tape):
     assert cost.seconds_per_frame > 0
     total = FRAMES * cost.seconds_per_frame + analysis.face_count * cost.seconds_per_face
     assert cost.seconds == pytest.approx(total)
+
+
+def test_the_estimate_counts_the_latent_codes(tape, monkeypatch):
+    class Coded(LatentRestorer):
+        name, codes_made, runs = "coded", 0, 0
+
+        def __call__(self, windows):
+            self.runs += 1
+            return windows[:, 0]
+
+        def codes(self, windows):
+            self.codes_made += 1
+            return windows[:, 0, 0, 0]
+
+        def with_codes(self, windows, codes):
+            return self(windows)
+
+    for latent in ("frame", "shot"):
+        coded = Coded()
+        monkeypatch.setattr(estimate_module, "chosen_restorer", lambda *_, coded=coded: coded)
+        cost = estimate(tape, with_people(tape), load_settings(options=OPTIONS | {
+            "restore.latent": latent}))  # fmt: skip
+        assert isinstance(cost, Estimate)
+        assert coded.codes_made == (coded.runs if latent == "shot" else 0)
 
 
 def test_the_probe_begins_where_the_first_face_is(tape):

@@ -56,7 +56,7 @@ def test_segments_do_not_change_key_frames_and_what_is_made_of_them(tape, whole,
 def test_a_resumed_run_takes_the_decision_of_the_first(tape, whole, tmp_path, monkeypatch):
     asked = []
 
-    def slow(network, side, device) -> bool:
+    def slow(network, side, device, settings) -> bool:
         asked.append(network.name)
         return True
 

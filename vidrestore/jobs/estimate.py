@@ -19,7 +19,7 @@ from vidrestore.analysis.part import first_in_file, frames_of
 from vidrestore.analysis.result import Analysis, of_file
 from vidrestore.common.errors import VidrestoreError
 from vidrestore.common.events import OnEvent
-from vidrestore.common.settings import Settings
+from vidrestore.common.settings import Restore, Settings
 from vidrestore.common.temporary import temporary_folder
 from vidrestore.jobs.exclusions import check_exclusions, given_by_fields
 from vidrestore.jobs.key_frames import plan_key_frames
@@ -33,6 +33,7 @@ from vidrestore.models.restorers import Restorer
 from vidrestore.models.restorers.assignment import Assignment
 from vidrestore.restoration.companion import ALONE, Pairing, enlarged, with_room_for
 from vidrestore.restoration.guard import chosen_judge
+from vidrestore.restoration.latent import restored_alone
 from vidrestore.restoration.pipeline import restore_segment
 from vidrestore.restoration.segments import Segment, restorers_used
 from vidrestore.restoration.upscaling import Scaling, chosen_scaling
@@ -229,9 +230,10 @@ def _seconds_per_face(restorer: Restorer, analysis: Analysis, settings: Settings
         network = restorer.for_crop_size(work_px)
         key = network.name, network.size or work_px
         runs[key] = network, count + (runs[key][1] if key in runs else 0)
-    device = choose_device(settings.restore)
+    how, device = settings.restore, choose_device(settings.restore)
     total = sum(
-        count * _seconds_of(network, side, device) for (_, side), (network, count) in runs.items()
+        count * _seconds_of(network, side, device, how)
+        for (_, side), (network, count) in runs.items()
     )
     return total / analysis.face_count
 
@@ -244,12 +246,12 @@ def _faces_by_side(analysis: Analysis) -> dict[int, int]:
     return +faces
 
 
-def _seconds_of(network: Restorer, side: int, device: torch.device) -> float:
+def _seconds_of(network: Restorer, side: int, device: torch.device, how: Restore) -> float:
     """Measure the time for one face."""
     window = torch.rand(1, 2 * network.reach_frames + 1, 3, side, side, device=device)
-    network(window)
+    restored_alone(network, window, how)
     runs, started = 0, time.monotonic()
     while runs < _MOST_RUNS and time.monotonic() - started < _ENOUGH_SECONDS:
-        network(window).cpu()
+        restored_alone(network, window, how).cpu()
         runs += 1
     return (time.monotonic() - started) / runs

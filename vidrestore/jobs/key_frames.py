@@ -17,7 +17,7 @@ import torch
 from vidrestore.analysis.result import Analysis
 from vidrestore.analysis.tracks import Track
 from vidrestore.common.handled import log_handled
-from vidrestore.common.settings import Settings
+from vidrestore.common.settings import Restore, Settings
 from vidrestore.imaging.frame import Frame
 from vidrestore.imaging.geometry import template
 from vidrestore.models.devices import choose_device
@@ -25,7 +25,8 @@ from vidrestore.models.restorers import Restorer, memory_errors
 from vidrestore.models.restorers.assignment import Assignment
 from vidrestore.restoration import key_frames
 from vidrestore.restoration.faces import Face, FaceFrame
-from vidrestore.restoration.segments import restorers_used
+from vidrestore.restoration.latent import restored_alone
+from vidrestore.restoration.segments import restorers_used, side_px
 from vidrestore.restoration.statistics import RestorationStats
 
 # Key frames must save time even where the network restores so large a share of the frames: where it
@@ -59,7 +60,7 @@ def plan_key_frames(
     Args:
         analysis: The analysis of the source.
         restorers: The restorers, opened.
-        settings: `restore.key_frames` and `restore.device` count.
+        settings: `restore.key_frames`, `restore.latent` and `restore.device` count.
         noted: What an earlier run of the same job measured, as `KeyFramePlan.saves_time`.
 
     Returns:
@@ -69,9 +70,10 @@ def plan_key_frames(
     if how == "off":
         return KeyFramePlan(saves_time=noted)
     tracks, known, notes = set[int](), dict(noted), dict[str, None]()
-    sides = {track.track_id: track.work_px for track in analysis.tracks}
-    device = choose_device(settings.restore)
-    largest = max((each.size or max(sides.values(), default=0)) for each in restorers.each())
+    by_number = {track.track_id: track for track in analysis.tracks}
+    device, codes = choose_device(settings.restore), ""
+    if settings.restore.latent == "shot":
+        codes = ", codes of the shot"
     for number, used in restorers_used(restorers, analysis, 0, analysis.frame_count):
         if used.reach_frames:
             notes[
@@ -79,15 +81,16 @@ def plan_key_frames(
                 "restore.key_frames has no effect on it"
             ] = None
             continue
+        work_px = by_number[number].work_px
         network = next(
-            each.for_crop_size(sides[number])
+            each.for_crop_size(work_px)
             for each in restorers.each()
-            if each.for_crop_size(sides[number]).cache_name == used.cache_name
+            if each.for_crop_size(work_px).cache_name == used.cache_name
         )
-        side = min(sides[number], largest)
-        name = f"{used.cache_name}, {side} px, {device}"
+        side = side_px(by_number[number], restorers)
+        name = f"{used.cache_name}, {side} px, {device}{codes}"
         if how == "auto" and name not in known:
-            known[name] = saves_time(network, side, device)
+            known[name] = saves_time(network, side, device, settings.restore)
         if how == "on" or known[name]:
             tracks.add(number)
         else:
@@ -98,7 +101,7 @@ def plan_key_frames(
     return KeyFramePlan(frozenset(tracks), known if how == "auto" else noted, tuple(notes))
 
 
-def saves_time(network: Restorer, side: int, device: torch.device) -> bool:
+def saves_time(network: Restorer, side: int, device: torch.device, settings: Restore) -> bool:
     """Measure whether key frames save time with a network on this machine.
 
     Both are measured in processor time where the processor runs the network, so that a machine
@@ -109,6 +112,7 @@ def saves_time(network: Restorer, side: int, device: torch.device) -> bool:
         network: The network.
         side: The side of the crops in pixels.
         device: The device that the network runs on.
+        settings: `latent` counts.
 
     Returns:
         Whether a third of the network's runs cost more than the key frames of all faces do; True
@@ -116,25 +120,25 @@ def saves_time(network: Restorer, side: int, device: torch.device) -> bool:
     """
     try:
         with memory_errors():
-            cost = _seconds_of(network, side, device)
+            cost = _seconds_of(network, side, device, settings)
     except MemoryError as error:
         log_handled(error)
         return True  # the faces that it leaves are counted when it restores them
     return cost * (1 - _SHARE) > _seconds_without(side)
 
 
-def _seconds_of(network: Restorer, side: int, device: torch.device) -> float:
+def _seconds_of(network: Restorer, side: int, device: torch.device, settings: Restore) -> float:
     """Measure the time of a network for one face."""
     size = network.size or side
     window = torch.rand(1, 1, 3, size, size, device=device)
     with torch.no_grad():
-        network(window)
+        restored_alone(network, window, settings)
     clock = time.process_time if device.type == "cpu" else time.perf_counter
     taken = list[float]()
     while len(taken) < _MOST_RUNS and sum(taken) < _ENOUGH_SECONDS:
         started = clock()
         with torch.no_grad():
-            network(window).cpu()
+            restored_alone(network, window, settings).cpu()
         taken.append(clock() - started)
     return min(taken)
 

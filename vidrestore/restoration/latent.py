@@ -12,6 +12,9 @@ from itertools import chain, repeat
 
 import torch
 
+from vidrestore.common.settings import Restore
+from vidrestore.models.restorers import LatentRestorer, Restorer
+
 REACH_FRAMES = 8
 """The number of frames before and after a frame whose codes enter its own."""
 
@@ -38,6 +41,22 @@ def robust_mean(codes: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
     near = _FAR * distances.median()
     weights = weights * torch.where(distances > near, near / distances, 1.0)
     return (weights[:, None] * codes).sum(dim=0) / weights.sum()
+
+
+def restored_alone(network: Restorer, windows: torch.Tensor, how: Restore) -> torch.Tensor:
+    """Restore faces by themselves with all that a run computes for each, to measure its time.
+
+    Args:
+        network: The network.
+        windows: As for `Restorer`.
+        how: The settings; `latent` is used.
+
+    Returns:
+        As of `Restorer`; with `how.latent` "shot" each face gets its own latent code.
+    """
+    if how.latent == "frame" or not isinstance(network, LatentRestorer):
+        return network(windows)
+    return network.with_codes(windows, network.codes(windows))
 
 
 def drawn(frames: Iterator[Mapping[int, torch.Tensor]]) -> Iterator[dict[int, torch.Tensor]]:
