@@ -15,6 +15,7 @@ from vidrestore.common.profiles import load_settings
 from vidrestore.common.settings import Restore
 from vidrestore.imaging.frame import Frame
 from vidrestore.models.factory import chosen_restorer
+from vidrestore.models.restorers import LatentRestorer
 from vidrestore.models.restorers.assignment import Assignment
 from vidrestore.models.restorers.gpen import Gpen
 from vidrestore.restoration.batching import restore
@@ -139,6 +140,37 @@ def test_a_repeated_face_is_drawn_again_where_its_code_is_another(gpen):
     stats = RestorationStats()
     restored(gpen, [0] * 12, stats=stats)
     assert stats.repeated == 11
+
+
+class Keeping(LatentRestorer):
+    """A network that keeps its memory after each call, which another one lacks then."""
+
+    name, size, template, keepers = "keeping", None, "gpen", set[int]()
+
+    def __call__(self, windows):
+        if self.keepers - {id(self)}:
+            raise MemoryError
+        self.keepers.add(id(self))
+        return windows[:, 0]
+
+    def codes(self, windows):
+        return self(windows)[:, 0, 0]
+
+    def with_codes(self, windows, codes):
+        return self(windows)
+
+    def release(self):
+        self.keepers.discard(id(self))
+
+
+@pytest.mark.parametrize("latent", ["frame", "shot"])
+def test_a_network_gets_the_memory_that_another_one_keeps(latent):
+    Keeping.keepers.clear()
+    stats = RestorationStats()
+    found = restored(Keeping(), range(12), latent, stats=stats, own={1: Keeping()})
+    assert len(found) == 12 + 9
+    assert not stats.not_restored
+    assert not stats.notes
 
 
 def test_restorers_without_a_code_and_engines_without_one_say_so(monkeypatch, tmp_path):

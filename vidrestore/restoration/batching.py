@@ -5,8 +5,9 @@ from __future__ import annotations
 import hashlib
 import logging
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import chain, repeat
 from types import MappingProxyType
 
@@ -54,9 +55,10 @@ def restore(
 
     A batch runs as soon as `how.batch_size` faces are ready for the same network, or when
     `how.max_waiting_frames` frames wait. A face is ready once the later frames in its window have
-    arrived. Where memory does not suffice, the batch size is halved for the rest of the run. A face
-    that does not fit into memory alone, or for which the network gives no finite result, keeps
-    `restored` None and is counted in `stats.not_restored`.
+    arrived. Where memory does not suffice, the other networks free what they keep between calls;
+    then the batch size is halved for the rest of the run. A face that does not fit into memory
+    alone, or for which the network gives no finite result, keeps `restored` None and is counted in
+    `stats.not_restored`.
 
     With `how.latent` "shot", `latent.drawn` averages the latent codes of a track over the frames
     around each frame, and the network gets the mean. A restorer without latent codes ignores the
@@ -90,9 +92,10 @@ def restore(
         The frames in order, with the results.
     """
     made = _made(frames, restorer, own, denoiser, stats)
+    memory = _Memory(tuple({id(each): each for each in (restorer, *own.values())}.values()))
     if how.latent == "shot":
-        made = _with_codes(made, stats, needed)
-    batches = _Batches(how.batch_size, device, stats, crops)
+        made = _with_codes(made, stats, needed, memory)
+    batches = _Batches(how.batch_size, device, stats, crops, memory)
     waiting: deque[_Waiting] = deque()
     before: dict[int, _Task] = {}
     for frame, tasks in made:
@@ -141,7 +144,9 @@ def _made(
             at -= 1
 
 
-def _with_codes(made: _Made, stats: RestorationStats, needed: range | None) -> _Made:
+def _with_codes(
+    made: _Made, stats: RestorationStats, needed: range | None, memory: _Memory
+) -> _Made:
     """Give the tasks latent codes, each that of the frames around; see `latent.drawn`."""
     held: deque[tuple[FaceFrame, list[_Task]]] = deque()
     if needed is not None:
@@ -155,7 +160,7 @@ def _with_codes(made: _Made, stats: RestorationStats, needed: range | None) -> _
             for task in tasks if needed is None or frame.frame.index in needed else ():
                 last = before.get(task.track_id)
                 is_same = last is not None and task.has_input_of(last[0])
-                code = last[1] if last is not None and is_same else _code(task, stats)
+                code = last[1] if last is not None and is_same else _code(task, stats, memory)
                 if code is not None:
                     codes[task.track_id] = code
             before = {task.track_id: (task, codes[task.track_id])
@@ -169,7 +174,7 @@ def _with_codes(made: _Made, stats: RestorationStats, needed: range | None) -> _
         yield frame, tasks
 
 
-def _code(task: _Task, stats: RestorationStats) -> torch.Tensor | None:
+def _code(task: _Task, stats: RestorationStats, memory: _Memory) -> torch.Tensor | None:
     """Return the latent code (D,) of a task; None where there is none."""
     network = task.network
     if task.is_left_out:
@@ -180,15 +185,39 @@ def _code(task: _Task, stats: RestorationStats) -> torch.Tensor | None:
         )
         return None
     try:
-        with memory_errors(), torch.no_grad():
+        with torch.no_grad():
+            codes = memory.given_to(network, lambda: network.codes(_windows([task])).detach())
             # In float32 the mean of equal codes is that code, though its sums are rounded.
-            code = network.codes(_windows([task]))[0].detach().float()
+            code = codes[0].float()
     except MemoryError as error:
         log_handled(error)
         task.result = _NO_MEMORY
         return None
     # The network computes such a face in float32 itself.
     return code if bool(torch.isfinite(code).all()) else None
+
+
+@dataclass(frozen=True, slots=True)
+class _Memory:
+    """The memory that several networks share."""
+
+    networks: tuple[Restorer, ...]
+
+    def given_to(self, network: Restorer, run: Callable[[], torch.Tensor]) -> torch.Tensor:
+        """Run a network; where memory does not suffice, once more without what others keep."""
+        others = [each for each in self.networks if each is not network]
+        try:
+            with memory_errors():
+                return run()
+        except MemoryError:
+            if not others:
+                raise
+            # It goes on below, since the error's traceback still holds the memory here.
+            _log.info("memory did not suffice for %s; the other networks are freed", network.name)
+        for each in others:
+            each.release()
+        with memory_errors():
+            return run()
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -314,8 +343,9 @@ class _Batches:
         device: torch.device,
         stats: RestorationStats,
         crops: CropCache | None,
+        memory: _Memory,
     ) -> None:
-        self._requested = size
+        self._requested, self._memory = size, memory
         # Batches on a CPU need more memory and save no time.
         self._usual = MOST_AT_ONCE if device.type == "cuda" else 1
         self._most: int | None = None
@@ -363,8 +393,8 @@ class _Batches:
         while True:
             try:
                 # A restorer may leave its gradients on, or give half precision.
-                with memory_errors(), torch.no_grad():
-                    results = _results(tasks).detach().float()
+                with torch.no_grad():
+                    results = self._memory.given_to(tasks[0].network, partial(_results, tasks))
                 break
             except MemoryError:
                 # The batch shrinks below, since the error's traceback still holds the memory here.
@@ -389,13 +419,15 @@ class _Batches:
 
 
 def _results(tasks: list[_Task]) -> torch.Tensor:
-    """Run the network for tasks of the same side, all with codes or none."""
+    """Run the network for tasks of the same side, all with codes or none; return float32."""
     network, windows = tasks[0].network, _windows(tasks)
     codes = [task.code for task in tasks if task.code is not None]
-    if not codes:
-        return network(windows)
-    assert isinstance(network, LatentRestorer)
-    return network.with_codes(windows, torch.stack(codes))
+    if codes:
+        assert isinstance(network, LatentRestorer)
+        restored = network.with_codes(windows, torch.stack(codes))
+    else:
+        restored = network(windows)
+    return restored.detach().float()
 
 
 def _sha256(code: torch.Tensor) -> str:

@@ -141,6 +141,11 @@ class AdaptiveGpen(Restorer):
                 "faces"
             )
 
+    def release(self) -> None:
+        """Free what the networks of all sizes keep between calls."""
+        for tier in self._tiers.values():
+            tier.release()
+
     def _release_others(self, tier: _Tier) -> None:
         for other in self._tiers.values():
             if other is not tier:
