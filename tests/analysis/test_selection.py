@@ -340,6 +340,22 @@ def test_a_box_without_a_face_follows_the_nearest_one_with(tmp_path):
     np.testing.assert_allclose(second, 2 * (seen - 10) + [110, 10])
 
 
+def test_a_face_marked_across_cuts_has_a_track_in_each_shot():
+    """The stages look at the frames around each, which must not lie behind a cut."""
+    known = plain_track(10, centre=(50, 40), side=40, track_id=3)
+    analysis = replace(
+        analysis_of(info_of(*SIZE), 60, [known]), shots=((0, 20), (20, 45), (45, 60))
+    )
+    box = (0, (10.0, 5.0, 40.0, 35.0))
+    asked = ShotList((Shot(0, 45, faces=((box,), (box,))), Shot(45, 60, faces=(((50, box[1]),),))))
+    own, *marked = with_shots(analysis, asked, plain_settings()).tracks
+    assert own.track_id == 3
+    assert [(t.first_frame, t.end_frame) for t in marked] == [(0, 20), (20, 45)] * 2 + [(45, 60)]
+    assert [track.track_id for track in marked] == [4, 5, 6, 7, 8]
+    assert [track.person_id for track in marked] == [5, 5, 6, 6, 7]
+    assert all((track.strength == 1).all() for track in marked)
+
+
 def test_a_run_snaps_faces_by_hand(tmp_path, tape, detector):
     """The face of `OneFace` lies in the middle; a drawn box that is off leads there."""
     listing = tmp_path / "shots.toml"

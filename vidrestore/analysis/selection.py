@@ -366,7 +366,8 @@ def _marked_tracks(
     """Make tracks of the faces marked by hand; between two boxes, a face moves linearly."""
     info, how = analysis.info, settings.align
     to_frame = invert(upright(info).matrix)
-    raw, strengths = [], []
+    raw, strengths, people = [], [], []
+    next_person = max((t.person_id for t in analysis.tracks), default=0) + 1
     for shot in wanted_shots.shots:
         for face in () if shot.skip else shot.faces:
             if not shot.start <= face[0][0] < shot.end:
@@ -380,11 +381,16 @@ def _marked_tracks(
             moving = np.stack([np.interp(frames, at, line) for line in marked.T], 1)
             moved = apply(to_frame, moving.reshape(-1, 2)).reshape(-1, 5, 2)
             certain = np.ones(len(frames), np.float32)
-            raw.append(
-                RawTrack(shot.start, (shot.start, shot.end), moved.astype(np.float32), certain)
-            )
-            everyone = replace(shot, people=None)
-            strengths.append(_factors(everyone, 0, frames))
+            factors = _factors(replace(shot, people=None), 0, frames)
+            # A track lies within one shot, since the stages look at the frames around each.
+            for start, end in _within_shots(analysis, shot.start, shot.start + len(frames)):
+                part = slice(start - shot.start, end - shot.start)
+                raw.append(
+                    RawTrack(start, (start, end), moved[part].astype(np.float32), certain[part])
+                )
+                strengths.append(factors[part])
+                people.append(next_person)
+            next_person += 1
     if not raw:
         return []
     tracks = align(raw, info, how, template_name=analysis.template, coarse=True)
@@ -396,18 +402,20 @@ def _marked_tracks(
         least_score=0,
         frame_rate=info.frame_rate,
     )
-    next_track = len(analysis.tracks)
-    next_person = max((t.person_id for t in analysis.tracks), default=0) + 1
+    next_track = max((t.track_id for t in analysis.tracks), default=-1) + 1
     return [
         replace(
-            track,
-            track_id=next_track + i,
-            person_id=next_person + i,
-            strength=track.strength * strength,
+            track, track_id=next_track + i, person_id=person, strength=track.strength * strength
         )
-        for i, (track, strength) in enumerate(zip(weighed, strengths, strict=True))
+        for i, (track, person, strength) in enumerate(zip(weighed, people, strengths, strict=True))
         if track is not None
     ]
+
+
+def _within_shots(analysis: Analysis, first: int, end: int) -> list[tuple[int, int]]:
+    """Return the parts of the frames [first, end) that lie in one shot of the video each."""
+    parts = [(max(first, start), min(end, stop)) for start, stop in analysis.shots]
+    return [(start, stop) for start, stop in parts if start < stop]
 
 
 def _people_there(analysis: Analysis) -> str:
