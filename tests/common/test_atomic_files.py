@@ -15,8 +15,9 @@ import pytest
 
 import vidrestore
 from vidrestore.analysis import edl, shot_list
-from vidrestore.common.errors import OutputError, UsageError
+from vidrestore.common.errors import OutputError, UsageError, WeightsError
 from vidrestore.common.files import (
+    check_file_is_there,
     check_new,
     output_file,
     output_place,
@@ -193,6 +194,19 @@ def test_a_place_where_no_file_may_go_is_refused_before_the_work(tmp_path):
             check(tmp_path / name, overwrite=False)
     assert path.read_text() == "of an earlier run"
     assert not list(tmp_path.glob(".*"))
+
+
+def test_a_file_to_read_that_is_not_there_is_named(tmp_path):
+    (file := tmp_path / "parser.onnx").write_bytes(b"")
+    check_file_is_there(file, "the parser", WeightsError)
+    for name, advice, words in (
+        ("no.onnx", "check its name", r"the parser .*no\.onnx does not exist; check its name$"),
+        ("no.onnx", "", r"the parser .*no\.onnx does not exist$"),
+        (".", "", "is a folder"),
+        ("n" * 300, "", "n cannot be reached: file name too long$"),
+    ):
+        with pytest.raises(WeightsError, match=words):
+            check_file_is_there(tmp_path / name, "the parser", WeightsError, advice)
 
 
 @pytest.mark.skipif(not Path("/proc/self").exists(), reason="needs /proc, where nothing is made")

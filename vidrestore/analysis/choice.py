@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from vidrestore.common.errors import InputError, UsageError
-from vidrestore.common.files import check_readable_kind
+from vidrestore.common.files import check_file_is_there
 from vidrestore.common.quoting import quoted
 from vidrestore.common.text_files import read_toml
 
@@ -55,11 +55,9 @@ def check_photo(photo: Path) -> None:
         photo: The path of the photo.
 
     Raises:
-        InputError: There is no such file.
+        InputError: There is no such file, or it cannot be reached.
     """
-    check_readable_kind(photo, "the reference photo", InputError)
-    if not photo.exists():
-        raise InputError(f"the reference photo {photo} does not exist")
+    check_file_is_there(photo, "the reference photo", InputError)
 
 
 EVERYONE = Choice()

@@ -159,6 +159,30 @@ def check_readable_kind(path: Path, what: str, kind: type[VidrestoreError]) -> N
         raise kind(f"{what} {path} {fault}; give the name of a file")
 
 
+def check_file_is_there(
+    path: Path, what: str, kind: type[VidrestoreError], advice: str = ""
+) -> None:
+    """Check that a path is that of an ordinary file to read; the file is not opened.
+
+    Args:
+        path: The file to read.
+        what: The kind of the file for the message, such as "the profile".
+        kind: The class of the error to raise.
+        advice: What the user should do where there is no such file; default: nothing is advised.
+
+    Raises:
+        VidrestoreError: There is no such file, it cannot be reached, or it is no ordinary file; of
+            class `kind`.
+    """
+    check_readable_kind(path, what, kind)
+    try:
+        is_there = path.is_file()
+    except OSError as error:  # permissions, or a name that is too long
+        raise kind(f"{what} {path} cannot be reached: {system_reason(error)}") from error
+    if not is_there:
+        raise kind(f"{what} {path} does not exist{advice and f'; {advice}'}")
+
+
 def check_video_file(path: Path) -> None:
     """Check that a path is that of a file that may hold a video; the file is not opened.
 

@@ -23,10 +23,10 @@ from vidrestore.common.errors import (
     system_reason,
 )
 from vidrestore.common.files import (
+    check_file_is_there,
     check_new,
     check_page_name,
     check_path,
-    check_readable_kind,
     check_video_file,
     is_same_file,
     no_path,
@@ -34,7 +34,7 @@ from vidrestore.common.files import (
 )
 from vidrestore.common.quoting import quoted
 from vidrestore.common.settings import Settings
-from vidrestore.common.text_files import read_text
+from vidrestore.common.text_files import can_be_found, read_text
 from vidrestore.jobs.exclusions import OPENEXR, PICTURES, check_exclusions
 from vidrestore.jobs.notes import KEPT, work_path
 from vidrestore.media.containers import container_of
@@ -196,7 +196,7 @@ class RestoreRequest:
             *(each.reference for each in people),
             *(Path(text) for text in (*texts, named.decode.input_curve)),
         )
-        read = [path for path in paths if path is not None and path.is_file()]
+        read = [path for path in paths if path is not None and can_be_found(path)]
         for path, what in (
             (self.target, _OUTPUT),
             (self.framemd5, _LISTING),
@@ -251,9 +251,7 @@ def _check_files_of_settings(settings: Settings) -> None:
     )
     for path, what, advice in networks:
         if path is not None:
-            check_readable_kind(path, what, WeightsError)
-            if not path.is_file():
-                raise WeightsError(f"{what} {path} does not exist; {advice}")
+            check_file_is_there(path, what, WeightsError, advice)
     if settings.shots.edl is not None:
         check_readable(settings.shots.edl)
     if (curve := Path(settings.decode.input_curve)).suffix == ".cube":

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from vidrestore.common.checksums import FileHashes
 from vidrestore.common.errors import ConfigError, UsageError, WeightsError
 from vidrestore.common.events import OnEvent, notify
-from vidrestore.common.files import check_readable_kind
+from vidrestore.common.files import check_file_is_there
 from vidrestore.common.handled import log_handled
 from vidrestore.common.settings import RESTORERS, Detect, People, Restore, Settings
 from vidrestore.imaging.frame import FloatArray
@@ -20,7 +20,6 @@ from vidrestore.models.download import as_events
 from vidrestore.models.onnx_session import can_use_devices
 from vidrestore.models.recognizer import Recognizer, embedding_of_photo, find_recognizer
 from vidrestore.models.restorers import (
-    FILES,
     Restorer,
     check_restorer_name,
     fits_into_memory,
@@ -652,7 +651,8 @@ def chosen_restorer(
     device, *others = choose_devices(how, send_notice)
 
     def open_by_name(name: str) -> Restorer:
-        if Path(name).suffix.lower() in FILES and Path(name).is_file():
+        if name not in RESTORERS:
+            check_restorer_name(name)
             weights.sha256_of_own(Path(name), hashes)
         try:
             with memory_errors():
@@ -711,9 +711,7 @@ def chosen_parser(settings: Settings, on_event: OnEvent | None = None) -> Parser
     from vidrestore.models.devices import choose_device
     from vidrestore.models.face_parser import Parser
 
-    check_readable_kind(path, "the face parser", WeightsError)
-    if not path.is_file():
-        raise WeightsError(f"the face parser {path} does not exist; set paste.parser to its file")
+    check_file_is_there(path, "the face parser", WeightsError, "set paste.parser to its file")
     with fits_into_memory(path):
         return Parser(
             path,

@@ -17,7 +17,7 @@ from vidrestore.analysis.interlacing import Interlacing
 from vidrestore.common.checksums import sha256_of_file
 from vidrestore.common.errors import WeightsError
 from vidrestore.common.events import OnEvent, notify
-from vidrestore.common.files import check_readable_kind
+from vidrestore.common.files import check_file_is_there
 from vidrestore.common.settings import Restore, Settings
 from vidrestore.imaging.color import chroma_site, region_rgb, write_rgb
 from vidrestore.imaging.frame import FloatArray, VideoInfo
@@ -266,9 +266,7 @@ def chosen_scaling(settings: Settings, on_event: OnEvent | None = None) -> Scali
         return None
     if upscaler is None:
         return Scaling(factor)
-    check_readable_kind(upscaler, "the upscaler", WeightsError)
-    if not upscaler.is_file():
-        raise WeightsError(f"the upscaler {upscaler} does not exist; give the file of a network")
+    check_file_is_there(upscaler, "the upscaler", WeightsError, "give the file of a network")
     opened_upscaler(upscaler, settings.restore, on_event).check(factor)
     return Scaling(factor, upscaler, sha256_of_own(upscaler))
 

@@ -19,7 +19,7 @@ from vidrestore.common.errors import (
     WeightsError,
     unknown_name,
 )
-from vidrestore.common.files import check_readable_kind
+from vidrestore.common.files import check_file_is_there
 from vidrestore.common.settings import RESTORERS
 from vidrestore.models.admission import ran_out_of_memory
 from vidrestore.models.weight_file import SUFFIXES
@@ -263,16 +263,14 @@ def check_restorer_name(name: str) -> None:
 
     Raises:
         ConfigError: The name is neither of them.
-        WeightsError: There is no such file.
+        WeightsError: There is no such file, or it cannot be reached.
     """
     if name in RESTORERS:
         return
     if Path(name).suffix.lower() not in FILES:
         message = unknown_name("restorer", name, RESTORERS)
         raise ConfigError(f"{message}; or a {', '.join(FILES)} file")
-    check_readable_kind(Path(name), "the weight file", WeightsError)
-    if not Path(name).is_file():
-        raise WeightsError(f"the weight file {name} does not exist; check its name")
+    check_file_is_there(Path(name), "the weight file", WeightsError, "check its name")
 
 
 def check_restorer(restorer: object) -> None:
