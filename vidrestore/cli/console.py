@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from vidrestore.cli.doctor import Diagnosis
     from vidrestore.jobs.batch import Outcome
     from vidrestore.jobs.estimate import Estimate
-    from vidrestore.jobs.summary import NetworkUse, Summary, TrackLikeness
+    from vidrestore.jobs.summary import Summary, TrackLikeness
     from vidrestore.models.convert import Converted
     from vidrestore.models.weights import Checked, Row
     from vidrestore.personal.forecast import Forecast
@@ -72,10 +72,8 @@ def show_summary(summary: Summary, target: Path) -> None:
         table.add_row("faces found with", _cell(summary.detector))
     if summary.restorers:
         table.add_row("restored with", _cell(", ".join(summary.restorers)))
-    names = [use.restorer for use in summary.networks]
-    if len(names) > 1 or set(names) - set(summary.restorers):
-        for use in summary.networks:
-            table.add_row("", _cell(_restored_people(use)))
+    for use in summary.told_networks:
+        table.add_row("", _cell(f"{use.restorer}: {use.whom}"))
     table.add_row("shots", str(summary.shots))
     if summary.redone_shots:
         table.add_row("shots redone", ", ".join(map(str, summary.redone_shots)))
@@ -93,13 +91,6 @@ def show_summary(summary: Summary, target: Path) -> None:
         table.add_row(stage, f"{seconds:.1f} s")
     console.print(table)
     _warn(summary.warnings)
-
-
-def _restored_people(use: NetworkUse) -> str:
-    """Return whom a restorer restored."""
-    from vidrestore.analysis.people import people_listed
-
-    return f"{use.restorer}: {counted(use.faces, 'face')} of {people_listed(use.people)}"
 
 
 def _reduced_likeness(track: TrackLikeness) -> str:

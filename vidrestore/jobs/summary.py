@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass, field, replace
 from operator import itemgetter
 from typing import Any
 
+from vidrestore.analysis.people import people_listed
 from vidrestore.analysis.picture_changes import notices_of_changes
 from vidrestore.analysis.pipeline import frames_expected
 from vidrestore.analysis.result import Analysis, frames_of_output, of_file
@@ -89,6 +90,11 @@ class NetworkUse:
     """The numbers of the people."""
     faces: int
     """The number of (face, frame) pairs."""
+
+    @property
+    def whom(self) -> str:
+        """Such as "12 faces of person 1", for users."""
+        return f"{counted(self.faces, 'face')} of {people_listed(self.people)}"
 
 
 def networks_by_people(
@@ -172,6 +178,12 @@ class Summary:
     """Sentences about what was lost, guessed, repaired or left out."""
     seconds: Mapping[str, float] = field(default_factory=dict)
     """Pass (analyze, restore, check) -> wall seconds."""
+
+    @property
+    def told_networks(self) -> tuple[NetworkUse, ...]:
+        """`networks` where they tell more than `restorers`: several, or one that is a file."""
+        names = {use.restorer for use in self.networks}
+        return self.networks if len(names) > 1 or names - {*self.restorers} else ()
 
     def as_dict(self) -> dict[str, Any]:
         """Return plain values for JSON."""

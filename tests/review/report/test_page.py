@@ -14,7 +14,7 @@ from helpers.markup import HOSTILE, Markup, is_harmless
 from vidrestore.analysis.description import Person
 from vidrestore.common.html_templates import html_template
 from vidrestore.common.stage_times import StageTime
-from vidrestore.jobs.summary import Summary, TrackLikeness
+from vidrestore.jobs.summary import NetworkUse, Summary, TrackLikeness
 from vidrestore.jobs.verify import Verification
 from vidrestore.review.report.outcome import Aspect, Outcome, WorstMoment
 from vidrestore.review.report.page import Run, ShownPerson, capital, page
@@ -90,3 +90,20 @@ def test_a_template_refuses_a_name_that_it_is_not_given(tmp_path):
 def test_a_sentence_keeps_the_name_of_a_setting_at_its_beginning():
     assert capital("the face is small") == "The face is small"
     assert capital("restore.denoise has no effect") == "restore.denoise has no effect"
+
+
+def test_it_is_told_which_restorer_restored_whom():
+    uses = NetworkUse("anna.safetensors (Anna)", (1, 4), 1), NetworkUse("gpen-512", (2,), 12)
+    title = "Which restorer restored whom"
+    for networks, restorers, is_told in (
+        (uses, ("gpen-512",), True),
+        (uses[:1], ("gpen-512",), True),
+        (uses[1:], ("gpen-512",), False),
+        ((), (), False),
+    ):
+        summary = Summary(9, 9, 1, 1, 1, restorers=restorers, networks=networks)
+        found = Markup(page(run_of("a", summary=summary)))
+        assert found.holds(title) == is_told
+        for use in networks if is_told else ():
+            assert found.holds(use.restorer)
+    assert [use.whom for use in uses] == ["1 face of people 1, 4", "12 faces of person 2"]

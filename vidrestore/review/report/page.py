@@ -157,6 +157,7 @@ def page(run: Run) -> str:
         expressions=sum(track.expression_frames for track in done.likeness),
         fidelity=None if run.fixity is None else _fidelity(run.base, run.fixity),
         compared=[] if run.fixity is None else _compared(run, run.fixity),
+        networks=[(use.restorer, use.whom) for use in done.told_networks],
         restorers=[(name, sha or "no weight file is known") for name, sha in run.restorers],
         seconds=[(_PASSES.get(k, k), f"{seconds:,.1f} s") for k, seconds in done.seconds.items()],
         passes=[_pass(name, stages) for name, stages in run.stages.items() if stages],
