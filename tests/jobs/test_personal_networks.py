@@ -1,5 +1,7 @@
 """Networks of single people: each restores its person, and the network for all the others."""
 
+import pickle
+import shutil
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -24,7 +26,8 @@ from vidrestore.analysis.people import surely_recognized
 from vidrestore.analysis.result import Analysis
 from vidrestore.api import restore_video
 from vidrestore.cli import console
-from vidrestore.common.errors import ConfigError, UsageError
+from vidrestore.common.errors import ClusterError, ConfigError, InputError, UsageError
+from vidrestore.common.events import Progress
 from vidrestore.common.profiles import load_settings
 from vidrestore.jobs import personal_networks
 from vidrestore.jobs.plan import plan_job
@@ -59,17 +62,19 @@ def folder(tmp_path_factory) -> Path:
     return folder
 
 
-def small_gpen(seed: int) -> GPEN:
+def small_gpen(seed: int, size: int = 256) -> GPEN:
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        return GPEN(256, style_dim=8, n_mlp=1, narrow=0.015625)
+        return GPEN(size, style_dim=8, n_mlp=1, narrow=0.015625)
 
 
-def personal_file(path: Path, seed: int, embedding: Any, base: str = "gpen-256") -> Path:
+def personal_file(
+    path: Path, seed: int, embedding: Any, base: str = "gpen-256", size: int = 256
+) -> Path:
     best = Look(40, Scores(31.0, 0.5, 0.8), True)
     record = TrainingRecord(Scores(30.0, 0.4, 0.7), best, (best,), (), 1.0)
     write_personal_file(
-        path, small_gpen(seed), record, base=base, learned=20, apart=5, embedding=embedding
+        path, small_gpen(seed, size), record, base=base, learned=20, apart=5, embedding=embedding
     )
     return path
 
@@ -203,6 +208,47 @@ def test_a_redone_shot_gets_the_networks_of_the_new_run(tape, faces, folder, out
     )
 
 
+def test_a_larger_network_of_one_person_changes_no_one_else(tape, faces, tmp_path):
+    """The crops of a face are as large as its own network needs, whoever else is restored."""
+    anna, usual = tmp_path / "anna.safetensors", tmp_path / "usual.pth"
+    torch.save(small_gpen(0, 32).state_dict(), usual)
+    personal_file(anna, 1, ANNA, size=64)
+    found = []
+    for people in ([], [{"name": "Anna", "restorer": str(anna)}]):
+        target = tmp_path / f"{len(people)}.mkv"
+        run(tape, target, faces, tmp_path, str(usual), person=people)
+        found.append(pictures(target))
+    assert same(*found, RIGHT)
+    assert not same(*found, LEFT)
+
+
+@pytest.mark.parametrize("is_replaced", [False, True])
+def test_a_run_that_goes_on_mixes_no_networks(tape, faces, folder, outputs, tmp_path, is_replaced):
+    anna, target = tmp_path / "anna.safetensors", tmp_path / "out.mkv"
+    personal_file(anna, 1, ANNA)
+    people = [{"name": "Anna", "restorer": str(anna)},
+              {"name": "Ben", "restorer": str(folder / "ben.safetensors")}]  # fmt: skip
+
+    class StopError(Exception):
+        """In the place of a signal, in the second segment."""
+
+    def stop(event):
+        if isinstance(event, Progress) and (event.stage, event.frame) == ("restore", 30):
+            raise StopError
+
+    settings = settings_for(folder, person=people)
+    with pytest.raises(StopError):  # a job that is kept has a segment for each shot
+        restore_video(tape, target, settings, analysis=faces, on_event=stop, keep_job=True)
+    if is_replaced:
+        personal_file(anna, 2, ANNA)
+    told: list[Any] = []
+    run(tape, target, faces, folder, told=told, person=people, keep_job=True)
+    assert any("1 of 2 segments is done already" in each for each in messages(told)) != is_replaced
+    both = pictures(target)
+    assert same(both, outputs("ben" if is_replaced else "anna"), LEFT)
+    assert same(both, outputs("ben"), RIGHT)
+
+
 def people_in(folder: Path, networks: dict[int, str]) -> str:
     return "".join(
         f'[people.{person}]\nrestorer = "{folder / name}.safetensors"\n'
@@ -324,6 +370,19 @@ def test_the_keys_of_segments_name_all_networks(tape, faces, folder, tmp_path):
     assert keys_of(planned(tape, faces, other_base, tmp_path)) != usual
 
 
+def test_a_person_counts_once_whoever_names_the_network(tape, faces, folder, tmp_path):
+    anna = str(folder / "anna.safetensors")
+    alone = [{"name": "Anna", "restorer": anna}]
+    told: list[Any] = []
+    settings = settings_for(folder, anna, person=alone)
+    assert assigned_to(tape, faces, settings, tmp_path, told=told) == {0: "anna", 2: "anna"}
+    assert not any("surely" in message for message in messages(told))
+    copy = shutil.copy(anna, tmp_path / "copy.safetensors")
+    twice = settings_for(folder, person=[*alone, {"name": "Ann", "restorer": str(copy)}])
+    with pytest.raises(UsageError, match=r"\[\[person\]\] Anna and Ann are recognized by the same"):
+        assigned_to(tape, faces, twice, tmp_path)
+
+
 def test_a_worker_opens_the_same_networks(tape, faces, folder, tmp_path, monkeypatch):
     pytest.importorskip("ray")
     from importlib.metadata import version
@@ -340,6 +399,20 @@ def test_a_worker_opens_the_same_networks(tape, faces, folder, tmp_path, monkeyp
     own = {track: each.cache_name for track, each in worker._restorers.of_tracks.items()}
     assert own == {track: name for track, name in job.networks if track in (0, 2)}
     assert len({name for _, name in job.networks}) == 2
+    moved, file = tmp_path / "anna.safetensors", str(folder / "anna.safetensors")
+    elsewhere = job.restorers.converted(lambda name: name and str(moved))
+    other = replace(pickle.loads(sent), restorers=elsewhere)
+    setup = crew._WorkerSetup(version("vidrestore"), torch.get_num_threads(), (), b"")
+    for content, kind, why in (
+        (None, InputError, r"anna\.safetensors does not exist on .*; share its folder"),
+        ("ben", ClusterError, r"another restorer .*: gpen-256 \w+ for track 0, not gpen-256 \w+ f"),
+    ):
+        if content is not None:
+            shutil.copy(folder / f"{content}.safetensors", moved)
+        with pytest.raises(kind, match=why) as refused:
+            crew._Worker().open(setup._replace(work=pickle.dumps(other)))
+        assert "track 2" not in str(refused.value)  # one that differs tells enough
+    assert file in pickle.loads(sent).restorers.each()
 
 
 def test_only_sure_faces_count_as_those_of_a_person():
@@ -350,14 +423,19 @@ def test_only_sure_faces_count_as_those_of_a_person():
     def at(cosine: float) -> np.ndarray:
         return np.array([cosine, (1 - cosine**2) ** 0.5, *[0] * 14], np.float32)
 
-    def found(*tracks, references=(ANNA,)):
-        return surely_recognized(references, tracks, similarity=0.45)
+    def found(*tracks, references=(ANNA,), names=None):
+        return surely_recognized(references, tracks, similarity=0.45, names=names)
 
     assert found(seen(1, at(0.46)), seen(2, at(0.44), first=9), seen(3, None, first=9)) == {1: 0}
     assert found(seen(1, at(0.5)), seen(2, at(0.9), first=4)) == {2: 0}
     assert found(seen(1, at(0.5)), seen(2, at(0.9), first=5)) == {1: 0, 2: 0}
     assert found(seen(1, at(0.6)), references=(ANNA, BEN)) == {1: 1}
     assert found(seen(1, at(0.6)), seen(2, at(0.9)), references=(ANNA, BEN)) == {1: 1, 2: 0}
+    # Two photos of one person, who is not twice in a frame.
+    twins = seen(1, at(0.7)), seen(2, at(0.9), first=4)
+    photos = (at(0.99), at(0.6))
+    assert set(found(*twins, references=photos)) == {1, 2}
+    assert set(found(*twins, references=photos, names=("Anna", "Anna"))) == {2}
 
 
 def test_a_preview_shows_what_the_run_will_give(tape, faces, folder, tmp_path):

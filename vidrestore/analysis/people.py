@@ -174,17 +174,23 @@ def large_people(
 
 
 def surely_recognized(
-    references: Sequence[FloatArray], tracks: Sequence[Track], *, similarity: float
+    references: Sequence[FloatArray],
+    tracks: Sequence[Track],
+    *,
+    similarity: float,
+    names: Sequence[str] | None = None,
 ) -> dict[int, int]:
     """Find the people who surely are those of some embeddings.
 
     A person is like one reference at most, the most similar one. Of two people who are visible in
-    the same frame, only the more similar one is the person of a reference.
+    the same frame, only the more similar one is the known person.
 
     Args:
         references: (d,) embeddings of unit length, one for each known person.
         tracks: The tracks of all people.
         similarity: The least cosine of two embeddings of one person, in [-1, 1].
+        names: The name of the known person of each reference; references with one name are of one
+            person. Default: each is of another person.
 
     Returns:
         Person -> index of the reference. Several people may be like one reference, where the
@@ -197,11 +203,12 @@ def surely_recognized(
         for index, reference in enumerate(references)
         for person, mean in means.items()
     )
+    known = list(map(str, range(len(references)))) if names is None else names
     found: dict[int, int] = {}
     for cosine, person, index in pairs:
         if -cosine < similarity:
             break
-        others = {other for other, own in found.items() if own == index}
+        others = {other for other, own in found.items() if known[own] == known[index]}
         if person not in found and not _share_a_frame(tracks, person, others):
             found[person] = index
     return found

@@ -11,13 +11,17 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+
 from vidrestore.analysis.choice import Choice, wanted_people
 from vidrestore.analysis.people import surely_recognized
 from vidrestore.analysis.result import Analysis
 from vidrestore.common.errors import ConfigError, UsageError, WeightsError, system_reason
 from vidrestore.common.events import OnEvent
+from vidrestore.common.files import is_same_file
 from vidrestore.common.quoting import quoted
 from vidrestore.common.settings import RESTORERS, Person, Settings
+from vidrestore.common.text_files import can_be_found
 from vidrestore.imaging.frame import FloatArray
 from vidrestore.models.factory import reference_embedding
 from vidrestore.models.restorers import Restorer
@@ -42,8 +46,9 @@ def with_base_network(settings: Settings, choice: Choice) -> Settings:
     """Replace a restorer that was adapted to one person by the network that it was made from.
 
     The person becomes one of `settings.person`, so that the restorer is used only for faces that a
-    recognizer surely takes for the person. Nothing changes where the user names the people to
-    restore, because the restorer is for them.
+    recognizer surely takes for the person; where one of them has the restorer already, that one
+    tells how to recognize the person. Nothing changes where the user names the people to restore,
+    because the restorer is for them.
 
     Args:
         settings: The settings.
@@ -66,9 +71,13 @@ def with_base_network(settings: Settings, choice: Choice) -> Settings:
             f"{', '.join(BASES)}, so other people would have no network; choose the person "
             "with --people, or give the network as the restorer and the person in a profile"
         )
-    person = Person(name=Path(name).stem, restorer=name)
     how = settings.restore.model_copy(update={"restorer": found.base})
-    return settings.model_copy(update={"restore": how, "person": (*settings.person, person)})
+    settings = settings.model_copy(update={"restore": how})
+    others = (Path(person.restorer) for person in settings.person)
+    if any(can_be_found(other) and is_same_file(Path(name), other) for other in others):
+        return settings
+    person = Person(name=Path(name).stem, restorer=name)
+    return settings.model_copy(update={"person": (*settings.person, person)})
 
 
 def personal_networks(settings: Settings, on_event: OnEvent | None) -> list[PersonalNetwork]:
@@ -82,8 +91,8 @@ def personal_networks(settings: Settings, on_event: OnEvent | None) -> list[Pers
         The networks of the people.
 
     Raises:
-        UsageError: There is neither a photo nor an embedding of a person, or a photo cannot be
-            judged; see `reference_embedding`.
+        UsageError: There is neither a photo nor an embedding of a person, a photo cannot be judged
+            (see `reference_embedding`), or two people have the same face.
         InputError: A photo cannot be read.
         WeightsError: A weight file is missing or damaged.
     """
@@ -100,6 +109,13 @@ def personal_networks(settings: Settings, on_event: OnEvent | None) -> list[Pers
                     "of a [[person]] in a profile"
                 )
             embedding = found.embedding
+        for other in networks:
+            if np.array_equal(other.embedding, embedding):
+                raise UsageError(
+                    f"the two [[person]] {other.person} and {person.name} are recognized by the "
+                    "same face, so vidrestore cannot tell them apart; remove one of them, or give "
+                    "it another photo as the reference"
+                )
         networks.append(PersonalNetwork(person.name, person.restorer, embedding))
     return networks
 
@@ -168,7 +184,11 @@ def assigned(
     """
     _check_lengths(analysis, networks)
     embeddings = [network.embedding for network in networks]
-    found = surely_recognized(embeddings, analysis.tracks, similarity=similarity)
+    found = surely_recognized(
+        embeddings, analysis.tracks, similarity=similarity,
+        names=[network.person for network in networks],
+    )  # fmt: skip
+    seen = {networks[index].person for index in found.values()}
     own = {
         track.track_id: networks[found[track.person_id]].restorer
         for track in analysis.tracks
@@ -176,8 +196,8 @@ def assigned(
     }
     notes = [
         f"no face of the video is surely that of {network.person}, for whom {network.restorer} is"
-        for index, network in enumerate(networks)
-        if index not in found.values()
+        for network in networks
+        if network.person not in seen
     ]
     return Assignment(names.stretches, own | dict(names.of_tracks)), notes
 
@@ -224,7 +244,7 @@ def _names_people(choice: Choice) -> bool:
 
 def _description(name: str) -> Description | None:
     """Return the description in the file of a restorer; None where it is none of one person."""
-    if name in RESTORERS or not Path(name).is_file():
+    if name in RESTORERS or not (can_be_found(Path(name)) and Path(name).is_file()):
         return None
     try:
         return read_description(Path(name))

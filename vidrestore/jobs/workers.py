@@ -17,6 +17,7 @@ from collections import Counter, deque
 from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass, replace
 from importlib.metadata import version
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -24,7 +25,7 @@ import torch
 
 from vidrestore.common.errors import ClusterError, InputError, OutputError, UsageError
 from vidrestore.common.events import DownloadProgress, Event, Notice, notify
-from vidrestore.common.settings import Settings
+from vidrestore.common.settings import RESTORERS, Settings
 from vidrestore.imaging.frame import Frame
 from vidrestore.jobs.render import FrameCounter, RenderJob, render
 from vidrestore.jobs.work_folder import SegmentFile
@@ -146,9 +147,11 @@ def _sendable(work: RenderJob) -> RenderJob:
         }
     )
     how = settings.restore.model_copy(update={"restorer": _absolute(settings.restore.restorer)})
+    parser = settings.paste.parser and settings.paste.parser.absolute()
+    paste = settings.paste.model_copy(update={"parser": parser})
     return replace(
         work,
-        settings=settings.model_copy(update={"weights": where, "restore": how}),
+        settings=settings.model_copy(update={"weights": where, "restore": how, "paste": paste}),
         restorers=work.restorers.converted(lambda name: name and _absolute(name)),
     )
 
@@ -215,6 +218,9 @@ class _Worker:
                 f"{work.folder} does not exist on {host} or cannot be written to there; share the "
                 "folder of the output with all nodes"
             )
+        for path in _network_files(work):
+            if not path.is_file():
+                raise InputError(_not_here(path, host))
         usual = work.own_restorer or chosen_restorer(work.settings, self._on_event)
         self._work = work
         self._restorers: Assignment[Restorer] = chosen_restorers(
@@ -224,7 +230,7 @@ class _Worker:
         self._judge = chosen_judge(work.settings, self._on_event)
         self._parser = chosen_parser(work.settings)
         for what, other, own in (
-            ("restorer", _names(work.networks), _names(networks)),
+            ("restorer", *_differing(work.networks, networks)),
             ("recognizer or face mesh", work.judge, self._judge.name),
             ("face parser", work.parser, self._parser and self._parser.name),
         ):
@@ -264,7 +270,7 @@ class _Worker:
 def _check_input(path: Path, fingerprint: str, host: str) -> None:
     """Raise InputError where a file is missing here or is not that of the first machine."""
     if not is_pattern(path) and not path.is_file():
-        raise InputError(f"{path} does not exist on {host}; share its folder with all nodes")
+        raise InputError(_not_here(path, host))
     if probe.fingerprint(path) != fingerprint:
         raise InputError(
             f"{path} on {host} is another file than on the machine that started the run; share one "
@@ -272,9 +278,27 @@ def _check_input(path: Path, fingerprint: str, host: str) -> None:
         )
 
 
-def _names(networks: Sequence[tuple[int, str]]) -> str:
-    """List the networks of the tracks for a message."""
-    return ", ".join(f"{name} for track {track}" for track, name in networks)
+def _not_here(path: Path, host: str) -> str:
+    return f"{path} does not exist on {host}; share its folder with all nodes"
+
+
+def _network_files(work: RenderJob) -> Iterator[Path]:
+    """Yield the files of networks that the settings or the restorers of single faces name."""
+    own = work.settings.restore.restorer if work.own_restorer is None else None
+    for name in dict.fromkeys([own, *work.restorers.each()]):
+        if name is not None and name not in RESTORERS:
+            yield Path(name)
+    if work.settings.paste.parser is not None:
+        yield work.settings.paste.parser
+
+
+def _differing(one: Sequence[tuple[int, str]], other: Sequence[tuple[int, str]]) -> tuple[str, str]:
+    """Name the networks of the first track that has another one in each list; empty: none has."""
+    for pair in zip_longest(one, other):
+        if pair[0] != pair[1]:
+            was, now = ("" if each is None else f"{each[1]} for track {each[0]}" for each in pair)
+            return was, now
+    return "", ""
 
 
 @dataclass(eq=False, slots=True)
