@@ -3,11 +3,13 @@
 from dataclasses import replace
 from typing import Any
 
+import cv2
 import numpy as np
 import pytest
 
 from vidrestore.common.errors import UsageError
 from vidrestore.personal.crop_choice import FEWEST_CROPS, Candidate, choose_crops
+from vidrestore.personal.same_picture import thumbnail_of
 
 SIZE = 512
 ANNA, BERT = np.eye(8, dtype=np.float32)[:2]
@@ -110,8 +112,10 @@ def test_the_chosen_ones_are_sharp_and_differ() -> None:
 def test_a_picture_is_not_on_both_sides_in_two_sources() -> None:
     """A video and all its frames as photographs: a photograph has the place of its frame."""
     random = np.random.default_rng(0)
-    pictures = random.standard_normal((60, 32)).astype(np.float32)
-    pictures /= np.linalg.norm(pictures, axis=1, keepdims=True)
+    pictures = [
+        thumbnail_of(cv2.GaussianBlur(random.random((48, 48, 3), np.float32), (0, 0), 2.0))
+        for _ in range(60)
+    ]
     video = [candidate(seconds=0.2 * i, thumbnail=each) for i, each in enumerate(pictures)]
     album = [candidate(source=1 + i, thumbnail=each) for i, each in enumerate(pictures)]
     candidates = [*album[::-1], *video, *[candidate(source=100 + i) for i in range(5)]]

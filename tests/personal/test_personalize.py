@@ -11,9 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
-import numpy.typing as npt
 import pytest
 import torch
 from helpers.person_film import ANNA, BERT, SIDE, ByColor, Studio, picture, track_of
@@ -32,13 +30,12 @@ from vidrestore.common.errors import (
     WeightsError,
 )
 from vidrestore.common.events import Event, Notice, TrainingProgress
-from vidrestore.imaging.frame import FloatArray
+from vidrestore.common.files import held
 from vidrestore.models import devices
 from vidrestore.models.gpen.checkpoint import load_gpen
 from vidrestore.personal import forecast as forecast_module
 from vidrestore.personal import networks, objectives, saved_state
 from vidrestore.personal import run as run_module
-from vidrestore.personal.candidates import thumbnail_of
 from vidrestore.personal.crop_choice import FEWEST_CROPS
 from vidrestore.personal.discriminator import Discriminator
 from vidrestore.personal.film_conditions import film_conditions
@@ -121,7 +118,7 @@ def test_a_person_is_found_in_other_files(studio: Studio) -> None:
     second = studio.film(
         "second.mkv", 40, tracks=[replace(bert, person_id=1), replace(
             track_of(20, first_frame=20, number=2), person_id=2)],
-        shown=lambda i: picture(i, is_bert=i < 20),
+        shown=lambda i: np.fliplr(picture(i, is_bert=i < 20)).copy(),
     )  # fmt: skip
     album = studio.folder / "album"
     for i in range(3):
@@ -172,21 +169,6 @@ def _sources(studio: Studio, path: Path) -> list[Source]:
     return [Source(path, known.analysis, known.analysis.tracks, is_kept=False)]
 
 
-def test_the_same_picture_has_the_same_thumbnail() -> None:
-    def reduced(shown: npt.NDArray[np.uint8], quality: int = 95, scale: float = 1.0) -> FloatArray:
-        small = cv2.resize(shown, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
-        _, packed = cv2.imencode(".jpg", small, [cv2.IMWRITE_JPEG_QUALITY, quality])
-        return thumbnail_of(np.float32(cv2.imdecode(packed, cv2.IMREAD_COLOR_RGB)) / 255)
-
-    face = picture(0)[..., ::-1]
-    own = reduced(face)
-    assert own @ own == pytest.approx(1, abs=1e-5)
-    assert own @ reduced(face, 60, 0.5) > 0.998
-    assert own @ reduced(np.uint8(face * 0.8 + 20)) > 0.998
-    assert own @ reduced(picture(4)[..., ::-1]) < 0.98
-    assert not np.any(thumbnail_of(np.full((8, 8, 3), 0.5, np.float32)))
-
-
 class StopError(Exception):
     """In the place of a signal."""
 
@@ -198,20 +180,26 @@ def test_a_stopped_training_goes_on(studio: Studio) -> None:
     target.unlink()
 
     state = studio.folder / "anna.safetensors.training" / "state.pt"
+    events: list[Event] = []
     for after in (2, 4):  # before the first state and after it
         with pytest.raises(StopError):
-            run(studio.request(film), _stop_after(after))
+            run(studio.request(film), _stop_after(after, events))
         assert state.exists() == (after > 3)
         assert not target.exists()
-    events: list[Event] = []
+        assert ("is kept in" in notices(events)) == (after > 3)
+    kept = f"training after 3 steps is kept in {state.parent}; the same command goes on from there"
+    assert kept in notices(events)
+    events.clear()
     run(studio.request(film), events.append)
     assert target.read_bytes() == whole
     assert "goes on after step 3" in notices(events)
     assert not state.parent.exists()
 
 
-def _stop_after(step: int) -> Callable[[Event], None]:
+def _stop_after(step: int, events: list[Event] | None = None) -> Callable[[Event], None]:
     def stop(event: Event) -> None:
+        if events is not None:
+            events.append(event)
         if isinstance(event, TrainingProgress) and event.step == step:
             raise StopError
 
@@ -320,6 +308,40 @@ def test_two_runs_do_not_share_a_state(studio: Studio) -> None:
 
     with pytest.raises(UsageError, match=r"another run is training .*anna\.safetensors; wait"):
         run(studio.request(film), train_too)
+
+
+def test_a_run_removes_the_state_before_another_can_begin(
+    studio: Studio, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    remove, tries = run_module._remove_empty, []
+
+    def try_first(folder: Path, state: Path) -> None:
+        with pytest.raises(BlockingIOError), held(folder / "lock", wait=False):
+            pass
+        tries.append(folder)
+        remove(folder, state)
+
+    monkeypatch.setattr(run_module, "_remove_empty", try_first)
+    run(studio.request(studio.film("film.mkv")))
+    assert len(tries) == 1
+    assert not tries[0].exists()
+
+
+def test_a_file_that_another_run_wrote_meanwhile_stays(
+    studio: Studio, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    film, target = studio.film("film.mkv"), studio.folder / "anna.safetensors"
+    planned = run_module.forecast
+
+    def too_late(*given: Any) -> Forecast:
+        target.write_bytes(b"of value")
+        return planned(*given)
+
+    monkeypatch.setattr(run_module, "forecast", too_late)
+    with pytest.raises(UsageError, match="exists already; add --overwrite"):
+        run(studio.request(film))
+    assert target.read_bytes() == b"of value"
+    assert not target.with_name("anna.safetensors.training").exists()
 
 
 def one_run(folder: str) -> None:

@@ -11,7 +11,6 @@ from dataclasses import dataclass, replace
 from itertools import chain, pairwise
 from typing import Any
 
-import cv2
 import numpy as np
 import numpy.typing as npt
 import torch
@@ -23,7 +22,6 @@ from vidrestore.analysis.tracks import Track
 from vidrestore.common.events import OnEvent, Progress
 from vidrestore.imaging.frame import FloatArray, Frame
 from vidrestore.imaging.geometry import apply, crop_matrix, crop_side_px, template
-from vidrestore.imaging.luma import bt601_luma
 from vidrestore.imaging.resample import squared
 from vidrestore.models.detectors import Detection
 from vidrestore.models.face_mesh import (
@@ -37,6 +35,7 @@ from vidrestore.models.face_mesh import (
 from vidrestore.models.recognizer import Recognition
 from vidrestore.personal.crop_choice import Candidate, is_clear
 from vidrestore.personal.person import Source
+from vidrestore.personal.same_picture import thumbnail_of
 from vidrestore.personal.trainer import Crops
 from vidrestore.restoration.compositing import defocus
 from vidrestore.restoration.compositing.masks import face_mask
@@ -52,7 +51,6 @@ _FAR_FRAMES = 100
 # How far the height and the width of the mouth, the heights of the eyes and that of the brows above
 # them change in a clear change of expression, in distances of the eyes.
 _CLEAR_CHANGE = np.array([0.3, 0.2, 0.1, 0.1, 0.12, 0.12], np.float32)
-_THUMBNAIL_PX = 24
 _CPU = torch.device("cpu")
 
 
@@ -251,22 +249,6 @@ def _measured(
     face = Detection(np.array([0, 0, side, side], np.float32), points.astype(np.float32), 1.0)
     bgr = np.ascontiguousarray(np.rint(255 * rgb[..., ::-1]).astype(np.uint8))
     return replace(candidate, embedding=recognizer(bgr, [face])[0])
-
-
-def thumbnail_of(rgb: FloatArray) -> FloatArray:
-    """Reduce a crop to what stays when it is compressed or scaled, or its exposure is changed.
-
-    Args:
-        rgb: (S, S, 3) float32 RGB.
-
-    Returns:
-        (576,) float32 luma at 24 x 24 px, with mean 0 and length 1; zeros where it has no contrast.
-    """
-    luma = np.asarray(bt601_luma(rgb), np.float32)
-    size = (_THUMBNAIL_PX, _THUMBNAIL_PX)
-    small = cv2.resize(luma, size, interpolation=cv2.INTER_AREA).ravel()
-    small = small - small.mean()
-    return np.asarray(small / max(float(np.linalg.norm(small)), 1e-6), np.float32)
 
 
 def _crop(source: Source, place: Place, frame: Frame, largest_px: int) -> torch.Tensor | None:

@@ -15,6 +15,7 @@ import numpy as np
 from vidrestore.common.counting import counted
 from vidrestore.common.errors import UsageError
 from vidrestore.imaging.frame import FloatArray
+from vidrestore.personal.same_picture import SeenPictures
 
 FEWEST_CROPS = 15
 """The least number of crops from which a network can learn and be judged."""
@@ -27,8 +28,6 @@ _MOST_TURNED_DEGREES = 50.0
 # Cosine with the mean embedding of the crops, below which a face is of another person; share of
 # such faces from which on the crops are of two people.
 _SAME_PERSON, _FEW_OTHERS = 0.3, 0.15
-# Correlation of two thumbnails from which on they show the same picture.
-_SAME_PICTURE = 0.98
 # Crops of one source that are nearer in time count as one stretch, whose parts are much alike.
 _STRETCH_SECONDS = 1.0
 _APART_SHARE = 0.2
@@ -59,7 +58,7 @@ class Candidate:
     embedding: FloatArray | None = None
     """(d,) unit embedding; None: not recognized."""
     thumbnail: FloatArray | None = None
-    """(k,) the crop at a small size, with mean 0 and length 1; None: unknown."""
+    """The crop as `thumbnail_of` reduces it; None: unknown."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,21 +154,18 @@ def _at_first_appearance(
     has several exposures of one moment.
     """
     placed = list(candidates)
-    known: list[int] = []
-    by_source = sorted((i for i in chosen if candidates[i].thumbnail is not None),
-                       key=lambda i: candidates[i].source)  # fmt: skip
+    seen, known = SeenPictures(), list[int]()
+    pictures = ((i, candidates[i].thumbnail) for i in chosen)
+    shown = {i: picture for i, picture in pictures if picture is not None}
+    by_source = sorted(shown, key=lambda i: candidates[i].source)
     for _, group in groupby(by_source, key=lambda i: candidates[i].source):
         own = list(group)
-        if known:
-            there, here = (
-                np.array([candidates[i].thumbnail for i in some], np.float32)
-                for some in (known, own)
-            )
-            for i, correlations in zip(own, here @ there.T, strict=True):
-                nearest = int(correlations.argmax())
-                if correlations[nearest] >= _SAME_PICTURE:
-                    first = placed[known[nearest]]
-                    placed[i] = replace(placed[i], source=first.source, seconds=first.seconds)
+        for i in own:
+            if (same := seen.find(shown[i])) is not None:
+                first = placed[known[same]]
+                placed[i] = replace(placed[i], source=first.source, seconds=first.seconds)
+        for i in own:
+            seen.add(shown[i])
         known += own
     return placed
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -104,6 +105,7 @@ def run(
     judges = open_judges(planned.size_px, settings, recognizer, device, on_event, hashes)
     # While a state replaces the one before, both are on the disk.
     with _state_of(request, 2 * planned.state_bytes) as state:
+        request.validate()  # another run of the same output may have ended meanwhile
         material = _material(finder, planned.size_px, settings, recognizer, on_event)
         trainer = Trainer(
             base,
@@ -114,34 +116,34 @@ def run(
             device=device,
             state_path=state,
         )
-        _follow(trainer, planned, state, on_event)
-        record, network = trainer.record, trainer.network
-        if on_trained is not None:
-            pairs = tuple(trainer.pairs_apart)
-            on_trained(
-                Trained(
-                    record=record,
-                    forecast=planned,
-                    settings=settings,
-                    training_set=material.training_set,
-                    pairs_apart=pairs,
-                    base=base,
-                    network=network,
-                    film_conditions=material.film_conditions,
+        with _kept_told(trainer, state, on_event):
+            _follow(trainer, planned, state, on_event)
+            record, network = trainer.record, trainer.network
+            if on_trained is not None:
+                on_trained(
+                    Trained(
+                        record=record,
+                        forecast=planned,
+                        settings=settings,
+                        training_set=material.training_set,
+                        pairs_apart=tuple(trainer.pairs_apart),
+                        base=base,
+                        network=network,
+                        film_conditions=material.film_conditions,
+                    )
                 )
+            embedding = material.embedding if request.keeps_embedding else None
+            if not record.is_better:
+                state.unlink(missing_ok=True)  # no other training can go on from it
+            write_personal_file(
+                request.target,
+                network,
+                record,
+                base=planned.base,
+                learned=len(material.choice.learned),
+                apart=len(material.choice.apart),
+                embedding=embedding,
             )
-        embedding = material.embedding if request.keeps_embedding else None
-        if not record.is_better:
-            state.unlink(missing_ok=True)  # no other training can go on from it
-        write_personal_file(
-            request.target,
-            network,
-            record,
-            base=planned.base,
-            learned=len(material.choice.learned),
-            apart=len(material.choice.apart),
-            embedding=embedding,
-        )
         state.unlink(missing_ok=True)
     return record
 
@@ -250,6 +252,21 @@ def _follow(trainer: Trainer, planned: Forecast, state: Path, on_event: OnEvent 
         ) from error
 
 
+@contextmanager
+def _kept_told(trainer: Trainer, state: Path, on_event: OnEvent | None) -> Iterator[None]:
+    """Tell, where the scope is left early, what of the training is kept."""
+    try:
+        yield
+    except BaseException:
+        if trainer.kept_step and state.exists():
+            notify(
+                on_event,
+                f"the training after {counted(trainer.kept_step, 'step')} is kept in "
+                f"{state.parent}; the same command goes on from there",
+            )
+        raise
+
+
 def _of_begun(event: StepDone, state: Path) -> str:
     """Return the notice about a state that an earlier run left."""
     if event.step > 1:
@@ -266,19 +283,21 @@ def _state_of(request: PersonalizeRequest, needed_bytes: int) -> Iterator[Path]:
     place = output_place(request.target, NETWORK)
     folder = place.with_name(fitting_name(place.parent, place.name, ".training"))
     state = folder / "state.pt"
-    with ExitStack() as stack:
+    with ExitStack() as last, ExitStack() as stack:
         try:
             folder.mkdir(exist_ok=True)
-            # It is removed once the lock is released, since Windows cannot remove an open file.
-            stack.callback(_remove_empty, folder, state)
             stack.enter_context(held(folder / "lock", wait=False))
+            # It is removed while the lock is held, since another run may take the lock right after.
+            # Windows cannot remove an open file.
+            (last if sys.platform == "win32" else stack).callback(_remove_empty, folder, state)
             _check_disk(folder, needed_bytes - (state.stat().st_size if state.exists() else 0))
         except BlockingIOError as error:
-            stack.pop_all()  # the folder is that of the other run
             raise UsageError(
                 f"another run is training {request.target}; wait for it or choose another name"
             ) from error
         except OSError as error:
+            with logged(OSError):
+                folder.rmdir()  # where nothing is in it
             raise not_written(f"the state of the training {state}", folder.parent, error) from error
         yield state
 

@@ -173,6 +173,9 @@ class Trainer:
         self._state_path = state_path
         self._key = self._key_of_arguments(base) if state_path is not None else ""
         self._step, self._path_mean, self._seconds = 0, 0.0, 0.0
+        self.kept_step = 0
+        """The number of steps after which the state in the file was written; 0: it holds none of
+        this training."""
         self._base_scores: Scores | None = None
         self._steps: list[StepDone] = []
         self._looks: list[Look] = []
@@ -365,6 +368,7 @@ class Trainer:
             best=self._best,
             progress=self._progress(),
         )
+        self.kept_step = self._step
 
     def _progress(self) -> dict[str, Any]:
         assert self._base_scores is not None
@@ -392,7 +396,8 @@ class Trainer:
             optimizer.load_state_dict(state["optimizers"][name])
         self._best = {name: value.cpu() for name, value in state["best"].items()}
         progress = state["progress"]
-        self._step, self._path_mean = progress["step"], progress["path_mean"]
+        self._step = self.kept_step = progress["step"]
+        self._path_mean = progress["path_mean"]
         self._seconds = progress["seconds"]
         self._base_scores = Scores(*progress["base"])
         self._looks = [Look(step, Scores(*own), best) for step, own, best in progress["looks"]]
