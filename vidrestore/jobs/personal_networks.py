@@ -96,7 +96,7 @@ def personal_networks(settings: Settings, on_event: OnEvent | None) -> list[Pers
         InputError: A photo cannot be read.
         WeightsError: A weight file is missing or damaged.
     """
-    networks = []
+    networks: list[PersonalNetwork] = []
     for person in settings.person:
         if person.reference is not None:
             embedding = reference_embedding(person.reference, settings, on_event)
