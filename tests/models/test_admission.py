@@ -228,6 +228,17 @@ def test_gpen_takes_the_next_number_format_and_the_next_device(
     assert restorer(windows).shape == (2, 3, 64, 64)
 
 
+def test_gpen_keeps_the_time_of_the_processor_for_the_form_that_it_runs(
+    weights: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    Devices(monkeypatch, lambda *given: given[2])
+    monkeypatch.setattr(gpen_module, "run_as", lambda device, *how: str(device))
+    for capability, kept in (("DEFAULT", 1), ("AVX2", 2), ("AVX512", 2)):
+        monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda at=capability: at)
+        Gpen(weights, device=XPU, others=(CPU,), exact_folder=tmp_path)
+        assert len(list(tmp_path.glob("*.exact"))) == kept
+
+
 def test_gpen_runs_on_the_processor_where_no_device_is_right(
     weights: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
