@@ -33,6 +33,16 @@ def test_eight_k_is_refused_with_its_figure_where_memory_does_not_suffice(monkey
     assert memory_for_frames(UHD, large, Scaling(2), deeper, "hevc") > 1.2 * needed
 
 
+def test_each_thread_of_x264_takes_memory():
+    needed = [
+        memory_for_frames(
+            UHD, UHD, Scaling(1), load_settings(options={"encode.threads": count}), "h264"
+        )
+        for count in (4, 16)
+    ]
+    assert needed[1] - needed[0] == pytest.approx(12 * 10 * 3840 * 2160 * 3, rel=0.01)
+
+
 class Network(RestorerInfo):
     name, size, reach_frames, template = "network", 512, 0, "gpen"
 
