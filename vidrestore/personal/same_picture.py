@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from vidrestore.common.handled import log_handled
+from vidrestore.imaging.filters import gaussian_blur
 from vidrestore.imaging.frame import FloatArray
 from vidrestore.imaging.luma import bt601_luma
 
@@ -44,7 +45,7 @@ def thumbnail_of(rgb: FloatArray) -> FloatArray:
     """
     luma = np.asarray(bt601_luma(rgb), np.float32)
     small = cv2.resize(luma, (_SIDE_PX, _SIDE_PX), interpolation=cv2.INTER_AREA)
-    small = small - cv2.GaussianBlur(small, (0, 0), _LIGHT_SIGMA_PX)
+    small = small - gaussian_blur(small, _LIGHT_SIGMA_PX)
     small = small - small.mean()
     return np.asarray(small / max(float(np.linalg.norm(small)), 1e-6), np.float32)
 
@@ -85,7 +86,7 @@ class SeenPictures:
 
 def _coarse(thumbnail: FloatArray) -> FloatArray:
     """Return a vector of length 1 that a shift of a few pixels hardly changes."""
-    vector = cv2.GaussianBlur(thumbnail, (0, 0), 2.0).ravel()
+    vector = gaussian_blur(thumbnail, 2.0).ravel()
     return np.asarray(vector / max(float(np.linalg.norm(vector)), 1e-6), np.float32)
 
 

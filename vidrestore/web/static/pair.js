@@ -18,6 +18,8 @@ export class Pair extends EventTarget {
   #frame = 1 / 25;
   #scrubbed = null;
   #stepping = Promise.resolve();
+  /** Grows when a time or playing is asked for, so that a step under way knows that it is outdated. */
+  #orders = 0;
 
   /**
    * @param {HTMLVideoElement} before The source.
@@ -117,6 +119,7 @@ export class Pair extends EventTarget {
 
   /** Show another time. */
   seek(time) {
+    this.#orders += 1;
     const [first, last] = this.range;
     const wanted = Math.min(Math.max(time, first), Math.max(first, last));
     this.#put(this.lead, wanted);
@@ -144,6 +147,7 @@ export class Pair extends EventTarget {
 
   /** Play. */
   play() {
+    this.#orders += 1;
     if (this.lead.readyState === HTMLMediaElement.HAVE_NOTHING) return;
     const [first, last] = this.range;
     if (this.time >= last - this.#frame / 2) this.seek(first);
@@ -222,18 +226,21 @@ export class Pair extends EventTarget {
   }
 
   /**
-   * Go one frame forward or back, at the true times of the frames where the browser tells them.
+   * Go one frame forward or back, at the true times of the frames where the browser tells them. If another time is
+   * wanted before the frame is shown, that holds.
    *
    * @param {number} direction 1 or -1.
    * @returns {Promise} Resolved once the frame is shown.
    */
   step(direction) {
     this.pause();
-    this.#stepping = this.#stepping.then(() => this.#step(direction)).catch(() => {});
+    const orders = this.#orders;
+    this.#stepping = this.#stepping.then(() => this.#step(direction, orders)).catch(() => {});
     return this.#stepping;
   }
 
-  async #step(direction) {
+  async #step(direction, orders) {
+    if (orders !== this.#orders) return;
     const { lead } = this;
     const begin = await this.#shown(lead.currentTime);
     // The first try finds frames of half the length: a result may have a frame for each field. The second lies a
@@ -241,10 +248,12 @@ export class Pair extends EventTarget {
     for (let tried = 1; tried <= STEPS_TRIED; tried += 1) {
       const frames = direction > 0 ? 0.625 * tried : -0.25 - (tried - 1) / 2;
       const wanted = begin + frames * this.#frame;
+      if (orders !== this.#orders) return;
       if (wanted < 0 || wanted > lead.duration) break;
       const time = await this.#shown(wanted);
       if (Math.abs(time - begin) > this.#frame / 8) break;
     }
+    if (orders !== this.#orders) return;
     if (this.follower) this.#put(this.follower, this.time);
     this.#tell("time");
   }
