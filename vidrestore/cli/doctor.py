@@ -254,10 +254,9 @@ def _cuda_devices() -> list[tuple[str, float]]:
 
 
 def _processor() -> Finding:
-    from vidrestore.models.gpen.variants import has_bfloat16
+    from vidrestore.models.gpen.variants import capabilities, has_bfloat16
 
-    torch: Any = importlib.import_module("torch")
-    found: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
+    found = capabilities()
     named = ("avx2", "avx512_f", "avx512_bf16", "amx_bf16", "bf16")
     formats = [name for name in named if found.get(name)]
     name = found.get("cpu_name") or platform.machine()

@@ -46,8 +46,7 @@ def thumbnail_of(rgb: FloatArray) -> FloatArray:
     luma = np.asarray(bt601_luma(rgb), np.float32)
     small = cv2.resize(luma, (_SIDE_PX, _SIDE_PX), interpolation=cv2.INTER_AREA)
     small = small - gaussian_blur(small, _LIGHT_SIGMA_PX)
-    small = small - small.mean()
-    return np.asarray(small / max(float(np.linalg.norm(small)), 1e-6), np.float32)
+    return _of_length_one(small - small.mean())
 
 
 class SeenPictures:
@@ -86,8 +85,12 @@ class SeenPictures:
 
 def _coarse(thumbnail: FloatArray) -> FloatArray:
     """Return a vector of length 1 that a shift of a few pixels hardly changes."""
-    vector = gaussian_blur(thumbnail, 2.0).ravel()
-    return np.asarray(vector / max(float(np.linalg.norm(vector)), 1e-6), np.float32)
+    return _of_length_one(gaussian_blur(thumbnail, 2.0).ravel())
+
+
+def _of_length_one(values: FloatArray) -> FloatArray:
+    """Divide values by their length; zeros stay."""
+    return np.asarray(values / max(float(np.linalg.norm(values)), 1e-6), np.float32)
 
 
 def _best_match(one: FloatArray, other: FloatArray) -> float:

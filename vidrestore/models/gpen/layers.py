@@ -232,8 +232,8 @@ class StyledConv(nn.Module):
             y = _convolve(x, rows, weight, self.bias, 1, 1)  # (1, O or 4 O, rows, W)
             return _interleave(y) if self.fold else y
         x, cut = _read(x, rows.start - 1, rows.stop + 1, self.dtype)
-        # The blur reads a row of the transposed convolution above those that it gives, and two
-        # below. It reads none of those at which `x` gives only a part of the sum.
+        # The blur reads one row of the transposed convolution above the rows that it gives, and two
+        # below them. The rows of `x` complete the sum of each row that the blur reads.
         y = nn.functional.conv_transpose2d(x, weight, stride=2, padding=(1 - cut, 0))
         return nn.functional.conv2d(
             y, self.kernel, self.bias, padding=(cut, 1), groups=len(self.bias)

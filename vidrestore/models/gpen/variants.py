@@ -135,7 +135,7 @@ def for_processor(dtype: torch.dtype) -> InferenceForm:
 
 def has_matrix_units() -> bool:
     """Return whether the processor has AMX, with which bfloat16 is much faster than float32."""
-    return bool(_capabilities().get("amx_bf16"))
+    return bool(capabilities().get("amx_bf16"))
 
 
 def has_bfloat16() -> bool:
@@ -144,7 +144,7 @@ def has_bfloat16() -> bool:
     The instructions of AVX-512 for bfloat16 alone do not make it so: they multiply no faster than
     those for float32, and `WinogradConv` needs a quarter of the multiplications.
     """
-    return has_matrix_units() or bool(_capabilities().get("bf16"))
+    return has_matrix_units() or bool(capabilities().get("bf16"))
 
 
 def is_faster_than_openvino(dtype: torch.dtype) -> bool:
@@ -159,6 +159,7 @@ def is_faster_than_openvino(dtype: torch.dtype) -> bool:
     return dtype == torch.float32 and bool(for_processor(dtype).winograd_sides)
 
 
-def _capabilities() -> dict[str, object]:
-    capabilities: dict[str, object] = getattr(torch.cpu, "get_capabilities", dict)()
-    return capabilities
+def capabilities() -> dict[str, object]:
+    """Return what torch knows of the processor, by torch's names; empty if it cannot tell."""
+    found: dict[str, object] = getattr(torch.cpu, "get_capabilities", dict)()
+    return found
