@@ -14,6 +14,7 @@ import torch
 
 from vidrestore.analysis.replay import frames_again, last_duration
 from vidrestore.analysis.result import Analysis, frames_of_output, in_output, is_woven
+from vidrestore.analysis.tracks import Track
 from vidrestore.common.counting import counted
 from vidrestore.common.errors import ChangedSourceError
 from vidrestore.common.settings import Deflicker, Settings
@@ -116,10 +117,9 @@ def restore_segment(
     reach = reach_frames(restorers, settings, has_key_frames=bool(key_framed))
     first, end = context(segment, analysis, reach)
     # The other tracks would cost every segment time in proportion to the whole video.
-    tracks, output_tracks = (tracks_within(of, first, end) for of in (analysis, output_analysis))
+    tracks = tracks_within(analysis, first, end)
     # Decoders give the durations of packets, which follow the order of coding.
     durations = [*np.diff(output.pts).tolist(), last_duration(output)]
-    device = picture_device(settings.restore)
     encoder_threads, depth = settings.encode.threads, settings.job.queue_frames
     colorizes = any(restorer.colorizes for restorer in restorers.each())
     if analysis.frame_count < _FEW_FRAMES:
@@ -138,84 +138,16 @@ def restore_segment(
             keep_packets=copies and plate is None,
         )  # fmt: skip
         frames = threads.background(decoded_frames, depth=depth, name="decode")
-        # Without faces, the other stages would only hand every frame on from thread to thread.
         pasted: Iterator[Frame] = frames
+        # Without faces, the other stages would only hand every frame on from thread to thread.
         is_changed = pairing.before_swap is not None or plate is not None or colorizes
         has_stages = bool(tracks) or is_changed or layer is not None or is_woven(analysis)
         if has_stages:
-            cropped = crop(
-                frames,
-                [replace(track, work_px=side_px(track, restorers)) for track in tracks],
-                info,
-                device=device,
-                extent=settings.paste.extent if plate is None else None,
-            )
-            if (before := pairing.before_swap) is not None:
-                before_frames = threads.background(
-                    _companion_frames(before, first, end), depth=depth, name="decode before"
-                )
-                cropped = only_swapped(
-                    cropped,
-                    before_frames,
-                    info,
-                    before.analysis.info,
-                    stats,
-                    order=analysis.fields.order if analysis.fields and is_woven(analysis) else None,
-                )
-            faces = threads.background(cropped, depth=depth, name="crop")
-            margin = _reach_of_restorers(restorers, settings) + _reach_of_codes(settings)
-            key_reach = key_frames_stage.KEY_REACH_FRAMES if key_framed else 0
-            if key_framed:
-                chosen = key_frames_stage.choose(faces, tracks, of=key_framed)
-                faces = threads.background(chosen, depth=depth, name="key frames")
-            needed = _needed(first, end, analysis, margin + key_reach)
-            restored = _restored(faces, restorers, stats, settings, device, crops, needed)
-            restored_faces = threads.background(restored, depth=depth, name="restore")
-            if key_framed:
-                wanted = _needed(first, end, analysis, margin + key_frames_stage.REACH_FRAMES)
-                filled = key_frames_stage.fill(restored_faces, stats, needed=wanted)
-                restored_faces = threads.background(filled, depth=depth, name="frames between")
-            deflickered_faces = _deflickered(
-                restored_faces, _deflicker(restorers, settings), threads, device
-            )
-            guarded = guard(deflickered_faces, judge, stats, settings.guard, tracks=tracks)
-            # Depth 1: a face that waits takes 24 W^2 bytes, and the guard already keeps some
-            # frames.
-            guarded_faces = threads.background(guarded, depth=1, name="guard")
-            if plate is not None:
-                if plate.scaling is not None:
-                    larger = open_scaler(
-                        plate.scaling, info, output_analysis.info, settings.restore
-                    )
-                    pairs = threads.background(
-                        enlarged(guarded_faces, larger), depth=1, name="scale"
-                    )
-                else:
-                    decoded = _companion_frames(plate, first, end, keep_packets=copies)
-                    plate_frames = threads.background(decoded, depth=depth, name="decode plate")
-                    pairs = zip(guarded_faces, plate_frames, strict=True)
-                guarded_faces = onto_plate(
-                    pairs,
-                    output_tracks,
-                    output_analysis.info,
-                    target_from_source(output_analysis.info, info),
-                    cut_out,
-                    may_be_graded=plate.scaling is None,
-                )
-            if colorizes:
-                guarded_faces = (_with_chroma(frame) for frame in guarded_faces)
-            pasted = paste(
-                guarded_faces,
-                output_analysis.info,
-                stats,
-                settings.paste,
-                settings.grain,
-                parser=parser,
-                tracks=output_tracks,
-                keep_pasted=layer is not None,
-                single_fields=analysis.fields is not None
-                and analysis.fields.mode in ("keep", "bob"),
-            )
+            pasted = _with_faces(
+                frames, threads, analysis, (first, end), tracks, restorers, judge, settings, stats,
+                parser=parser, pairing=pairing, crops=crops, key_framed=key_framed,
+                keep_packets=copies, keep_pasted=layer is not None,
+            )  # fmt: skip
         written = _woven((f for f in pasted if segment.first <= f.index < segment.end), analysis)
         if layer is not None:
             written = with_layers(written, output.info, layer.holds)
@@ -238,6 +170,99 @@ def restore_segment(
         stats.copied = writer.copied_count
     stats.add_stages(threads.times)
     return stats
+
+
+def _with_faces(
+    frames: Iterator[Frame],
+    threads: StageThreads,
+    analysis: Analysis,
+    span: tuple[int, int],
+    tracks: list[Track],
+    restorers: Assignment[Restorer],
+    judge: SimilarityJudge,
+    settings: Settings,
+    stats: RestorationStats,
+    *,
+    parser: Parser | None,
+    pairing: Pairing,
+    crops: CropCache | None,
+    key_framed: Collection[int],
+    keep_packets: bool,
+    keep_pasted: bool,
+) -> Iterator[Frame]:
+    """Run the stages from the crop to the paste for the frames [first, end) of `span`."""
+    (first, end), info, plate = span, analysis.info, pairing.plate
+    output_analysis, output_tracks = analysis, tracks
+    if plate is not None:
+        output_analysis, output_tracks = plate.analysis, tracks_within(plate.analysis, first, end)
+    device, depth = picture_device(settings.restore), settings.job.queue_frames
+    cropped = crop(
+        frames,
+        [replace(track, work_px=side_px(track, restorers)) for track in tracks],
+        info,
+        device=device,
+        extent=settings.paste.extent if plate is None else None,
+    )
+    if (before := pairing.before_swap) is not None:
+        before_frames = threads.background(
+            _companion_frames(before, first, end), depth=depth, name="decode before"
+        )
+        cropped = only_swapped(
+            cropped,
+            before_frames,
+            info,
+            before.analysis.info,
+            stats,
+            order=analysis.fields.order if analysis.fields and is_woven(analysis) else None,
+        )
+    faces = threads.background(cropped, depth=depth, name="crop")
+    margin = _reach_of_restorers(restorers, settings) + _reach_of_codes(settings)
+    key_reach = key_frames_stage.KEY_REACH_FRAMES if key_framed else 0
+    if key_framed:
+        chosen = key_frames_stage.choose(faces, tracks, of=key_framed)
+        faces = threads.background(chosen, depth=depth, name="key frames")
+    needed = _needed(first, end, analysis, margin + key_reach)
+    restored = _restored(faces, restorers, stats, settings, device, crops, needed)
+    restored_faces = threads.background(restored, depth=depth, name="restore")
+    if key_framed:
+        wanted = _needed(first, end, analysis, margin + key_frames_stage.REACH_FRAMES)
+        filled = key_frames_stage.fill(restored_faces, stats, needed=wanted)
+        restored_faces = threads.background(filled, depth=depth, name="frames between")
+    deflickered_faces = _deflickered(
+        restored_faces, _deflicker(restorers, settings), threads, device
+    )
+    guarded = guard(deflickered_faces, judge, stats, settings.guard, tracks=tracks)
+    # Depth 1: a face that waits takes 24 W^2 bytes, and the guard already keeps some frames.
+    guarded_faces = threads.background(guarded, depth=1, name="guard")
+    if plate is not None:
+        if plate.scaling is not None:
+            larger = open_scaler(plate.scaling, info, output_analysis.info, settings.restore)
+            pairs = threads.background(enlarged(guarded_faces, larger), depth=1, name="scale")
+        else:
+            decoded = _companion_frames(plate, first, end, keep_packets=keep_packets)
+            plate_frames = threads.background(decoded, depth=depth, name="decode plate")
+            pairs = zip(guarded_faces, plate_frames, strict=True)
+        guarded_faces = onto_plate(
+            pairs,
+            output_tracks,
+            output_analysis.info,
+            target_from_source(output_analysis.info, info),
+            cut_out,
+            may_be_graded=plate.scaling is None,
+        )
+    if any(restorer.colorizes for restorer in restorers.each()):
+        guarded_faces = (_with_chroma(frame) for frame in guarded_faces)
+    return paste(
+        guarded_faces,
+        output_analysis.info,
+        stats,
+        settings.paste,
+        settings.grain,
+        parser=parser,
+        tracks=output_tracks,
+        keep_pasted=keep_pasted,
+        single_fields=analysis.fields is not None and analysis.fields.mode in ("keep", "bob"),
+    )
 
 
 def _restored(
