@@ -123,6 +123,75 @@ def test_an_interruption_that_the_interpreter_drops_is_raised_again() -> None:
     assert (said, errors, process.returncode) == ("interrupted once\n", "", 0)
 
 
+# Sends a signal as the given step of all between the start of the program and its end begins.
+AT_A_STEP = """
+import os, signal, sys
+from vidrestore.common.interruption import Interruption
+from vidrestore.media.ffmpeg import run_ffmpeg, run_ffmpeg_watched
+
+WATCHED = ("vidrestore.media.ffmpeg", "subprocess")
+runs = {"plain": run_ffmpeg, "watched": lambda arguments: run_ffmpeg_watched(arguments, int)}
+
+def steps_until(wanted):
+    steps = 0
+    def trace(frame, event, _):
+        nonlocal steps
+        if frame.f_globals.get("__name__") not in WATCHED:
+            return None
+        frame.f_trace_opcodes = frame.f_globals["__name__"] == WATCHED[0]
+        if event in ("line", "opcode"):
+            steps += 1
+            if steps == wanted:
+                sys.settrace(None)
+                os.kill(os.getpid(), signal.SIGTERM)
+        return trace
+    sys.settrace(trace)
+    try:
+        run(["0.02"])
+    finally:
+        sys.settrace(None)
+    return steps
+
+run = runs[sys.argv[1]]
+last = steps_until(0)
+interrupted = 0
+for step in range(int(sys.argv[2]), last, int(sys.argv[3])):
+    interruption = Interruption()
+    interruption.install()
+    try:
+        steps_until(step)
+    except KeyboardInterrupt:
+        interrupted += 1
+    interruption.settle()
+    try:
+        left = os.waitpid(-1, os.WNOHANG)
+    except ChildProcessError:
+        continue
+    raise SystemExit(f"step {step} of {last} leaves process {left}")
+print("interrupted" if interrupted else "never")
+"""
+
+
+@pytest.mark.parametrize("name", ["plain", "watched"])
+@pytest.mark.parametrize(
+    ("first", "stride"),
+    [(7, 23), *(pytest.param(first, 23, marks=pytest.mark.long) for first in (2, 12, 18))],
+)
+def test_an_interruption_leaves_no_process_of_ffmpeg(
+    tmp_path: Path, name: str, first: int, stride: int
+) -> None:
+    """At no step between the start of the program and its end."""
+    program = tmp_path / "ffmpeg"
+    program.write_text('#!/bin/sh\nfor last; do :; done\nsleep "$last"\n')
+    program.chmod(0o755)
+    done = subprocess.run(
+        [sys.executable, "-c", AT_A_STEP, name, str(first), str(stride)],
+        env=os.environ | {"VIDRESTORE_FFMPEG": str(program)},
+        capture_output=True, text=True, check=False, timeout=_PATIENCE_SECONDS,
+    )  # fmt: skip
+    assert (done.stdout, done.stderr) == ("interrupted\n", "")
+
+
 SHOWN = """
 from vidrestore.common.interruption import Interruption
 class Watched:

@@ -73,13 +73,8 @@ def run_ffmpeg(arguments: Sequence[str], *, timeout_seconds: float | None = None
         OutputError: The program cannot be run.
         subprocess.TimeoutExpired: The time limit has passed.
     """
-    process = _started(arguments)
-    try:
+    with _Started(arguments) as process:
         printed = process.communicate(timeout=timeout_seconds)[1]
-    except BaseException:
-        process.kill()
-        process.wait()
-        raise
     return FFmpegRun(process.returncode, printed.decode(errors="replace"))
 
 
@@ -99,9 +94,8 @@ def run_ffmpeg_watched(arguments: Sequence[str], on_frame: Callable[[int], None]
         OutputError: The program cannot be run.
     """
     # Progress and errors share a stream, since with two of them one could fill up unread.
-    process = _started(["-nostats", "-progress", "pipe:2", *arguments])
     printed = deque[str](maxlen=_MOST_LINES)
-    try:
+    with _Started(["-nostats", "-progress", "pipe:2", *arguments]) as process:
         assert process.stderr is not None
         for line in process.stderr:
             text = line.decode(errors="replace").rstrip()
@@ -111,26 +105,37 @@ def run_ffmpeg_watched(arguments: Sequence[str], on_frame: Callable[[int], None]
             elif _PROGRESS.fullmatch(name) is None:
                 printed.append(text)
         process.wait()
-    except BaseException:
-        process.kill()
-        process.wait()
-        raise
-    finally:
-        if process.stderr is not None:
-            process.stderr.close()
     return FFmpegRun(process.returncode, "\n".join(printed))
 
 
-def _started(arguments: Sequence[str]) -> subprocess.Popen[bytes]:
-    program = ffmpeg_program()
-    command = [program, "-hide_banner", "-nostdin", *arguments]
-    _LOG.debug("running %s", shlex.join(map(printable, command)))
-    try:
-        return subprocess.Popen(
-            command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
-        )
-    except OSError as error:
-        raise OutputError(f"{program} cannot be run: {system_reason(error)}") from error
+class _Started:
+    """A process of ffmpeg from its start to its end; it is killed if it runs when the scope ends.
+
+    A class and no generator, since interruptions wait until its `__enter__` has returned.
+    """
+
+    def __init__(self, arguments: Sequence[str]) -> None:
+        self._arguments = arguments
+        self._process: subprocess.Popen[bytes]
+
+    def __enter__(self) -> subprocess.Popen[bytes]:
+        program = ffmpeg_program()
+        command = [program, "-hide_banner", "-nostdin", *self._arguments]
+        _LOG.debug("running %s", shlex.join(map(printable, command)))
+        try:
+            self._process = subprocess.Popen(
+                command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
+            )
+        except OSError as error:
+            raise OutputError(f"{program} cannot be run: {system_reason(error)}") from error
+        return self._process
+
+    def __exit__(self, *error: object) -> None:
+        if self._process.returncode is None:
+            self._process.kill()
+            self._process.wait()
+        if self._process.stderr is not None:
+            self._process.stderr.close()
 
 
 def check_room(run: FFmpegRun, target: Path) -> None:
