@@ -65,7 +65,10 @@ def worn_pan(photo, size):
 @pytest.mark.parametrize(
     ("photo", "size"), [*zip(PHOTOS, [LARGE, SMALL] * 3, strict=False), ("coffee", SMALL)]
 )
-@pytest.mark.parametrize(("left", "right", "lines"), [(10, 14, 8), (0, 8, 6), (16, 0, 12)])
+@pytest.mark.parametrize(
+    ("left", "right", "lines"),
+    [(10, 14, 8), pytest.param(0, 8, 6, marks=pytest.mark.long), (16, 0, 12)],
+)
 def test_margins_of_a_tape_are_measured_to_two_lines(photo, size, left, right, lines):
     pictures = framed(worn_pan(photo, size), left, right, lines, np.random.default_rng(1))
     for order in (None, "tff"):

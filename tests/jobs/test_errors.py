@@ -230,7 +230,13 @@ BREAKS = {
 }
 
 
-@pytest.mark.parametrize("there_is_output", [False, True], ids=["new", "over another"])
+@pytest.mark.parametrize(
+    "there_is_output",
+    [
+        pytest.param(False, id="new"),
+        pytest.param(True, id="over another", marks=pytest.mark.long),
+    ],
+)
 @pytest.mark.parametrize(("breaking", "home"), BREAKS.values(), ids=BREAKS.keys())
 def test_an_error_in_any_stage_reaches_the_caller(
     run: Run,

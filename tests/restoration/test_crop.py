@@ -40,6 +40,8 @@ TURNS = {
     "turned and mirrored": (0, 1, 1, 0),
 }
 ASPECTS = ("16:15", "8:9", "32:27", "64:45", "2:1")
+# Those that are tried with every aspect in the short run of the tests.
+SHORT = ("upright", "quarter turn")
 
 
 GROUND = 0.35
@@ -165,8 +167,14 @@ def assert_same_face(picture, square):
     assert np.abs(picture - square[:, ::-1]).mean() > 0.03
 
 
-@pytest.mark.parametrize("turn", TURNS)
-@pytest.mark.parametrize("aspect", ["1:1", *ASPECTS])
+@pytest.mark.parametrize(
+    ("aspect", "turn"),
+    [
+        pytest.param(aspect, turn, marks=pytest.mark.long if at > 1 and turn not in SHORT else ())
+        for at, aspect in enumerate(["1:1", *ASPECTS])
+        for turn in TURNS
+    ],
+)
 def test_the_crop_is_that_of_the_square_upright_picture(aspect, turn, square):
     coding = Coding(Fraction(aspect.replace(":", "/")), turn)
     assert_same_face(crop_of(coding), square)

@@ -69,7 +69,10 @@ def without(frames: Sequence[FaceFrame], missing: range) -> list[FaceFrame]:
     return [f.with_faces(()) if f.frame.index in missing else f for f in frames]
 
 
-@pytest.mark.parametrize("calm", [True, False], ids=["calm", "talking"])
+@pytest.mark.parametrize(
+    "calm",
+    [pytest.param(True, id="calm", marks=pytest.mark.long), pytest.param(False, id="talking")],
+)
 def test_any_part_gives_the_frames_of_the_whole(calm):
     n = 88
     frames, track = without(clip_frames(n, calm=calm), range(50, 53)), track_of(n)
