@@ -34,7 +34,7 @@ from vidrestore.models.restorers.assignment import Assignment
 from vidrestore.restoration.companion import ALONE, Pairing, enlarged, with_room_for
 from vidrestore.restoration.guard import chosen_judge
 from vidrestore.restoration.latent import restored_alone
-from vidrestore.restoration.pipeline import restore_segment
+from vidrestore.restoration.pipeline import FaceWork, restore_segment
 from vidrestore.restoration.segments import Segment, restorers_used
 from vidrestore.restoration.upscaling import Scaling, chosen_scaling
 
@@ -183,22 +183,20 @@ def _seconds_per_frame(
         threads = settings.encode.threads
         encoding, header = choose_encoding(ways, source, folder, info, threads=threads)
         target = folder / f"probe{encoding.suffix}"
-        parser = chosen_parser(settings)
+        work = FaceWork(
+            Assignment([(0, _Identity())]), chosen_judge(settings, None), settings,
+            parser=chosen_parser(settings), pairing=pairing, key_framed=key_framed,
+        )  # fmt: skip
         started = time.monotonic()
         stats = restore_segment(
             source,
             target,
             part,
             Segment(0, 0, part.frame_count),
-            Assignment([(0, _Identity())]),
-            chosen_judge(settings, None),
-            settings,
-            parser=parser,
+            work,
             encoding=encoding,
             header=header,
             span=span,
-            pairing=pairing,
-            key_framed=key_framed,
         )
         seconds = (time.monotonic() - started) / part.frame_count
         faces = sum(

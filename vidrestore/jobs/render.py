@@ -33,7 +33,7 @@ from vidrestore.models.restorers.assignment import Assignment
 from vidrestore.restoration.companion import Pairing
 from vidrestore.restoration.crop_cache import CropCache, CropsUnderWay
 from vidrestore.restoration.guard import SimilarityJudge
-from vidrestore.restoration.pipeline import reach_frames, restore_segment
+from vidrestore.restoration.pipeline import FaceWork, reach_frames, restore_segment
 from vidrestore.restoration.segments import Segment, context, segment_key, without_cache_key
 from vidrestore.restoration.statistics import RestorationStats
 
@@ -116,22 +116,20 @@ def render(
     if work.layering is not None:
         layer = work.layering.files(name, folder, work.frames_of_output.info)
     crops = _crops(work.settings, folder, restorers)
+    faces = FaceWork(
+        restorers, judge, work.settings, parser=parser, pairing=work.pairing, crops=crops,
+        key_framed=work.key_framed,
+    )  # fmt: skip
     stats = restore_segment(
         work.source,
         path,
         work.analysis,
         segment,
-        restorers,
-        judge,
-        work.settings,
-        parser=parser,
+        faces,
         encoding=work.encoding,
         header=work.header,
         span=work.span,
-        pairing=work.pairing,
         layer=layer,
-        crops=crops,
-        key_framed=work.key_framed,
         on_frame=on_frame,
     )
     if crops is not None and crops.note is not None:

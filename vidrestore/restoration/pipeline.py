@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import replace
+from dataclasses import KW_ONLY, dataclass, replace
 from functools import partial
 from itertools import groupby
 from pathlib import Path
@@ -56,50 +56,57 @@ _FEW_FRAMES = 8
 _MOST_THREADS = 4
 
 
+@dataclass(frozen=True, slots=True)
+class FaceWork:
+    """What the stages between the decoder and the encoder of a run work with."""
+
+    restorers: Assignment[Restorer]
+    """Which restorer restores which face."""
+    judge: SimilarityJudge
+    """Compares restored faces with their source."""
+    settings: Settings
+    """All settings."""
+    _: KW_ONLY
+    parser: Parser | None = None
+    """Finds the parts that are not face and stay unchanged; None: such parts are not looked for."""
+    pairing: Pairing = ALONE
+    """The companions of the source."""
+    crops: CropCache | None = None
+    """Keeps the results of restorers; None: they are not kept."""
+    key_framed: Collection[int] = ()
+    """The numbers of the tracks of which the network restores key frames only."""
+
+
 def restore_segment(
     source: Path,
     target: Path,
     analysis: Analysis,
     segment: Segment,
-    restorers: Assignment[Restorer],
-    judge: SimilarityJudge,
-    settings: Settings,
+    work: FaceWork,
     *,
-    parser: Parser | None = None,
     encoding: Encoding,
     header: Path | None = None,
     span: TimeRange | None = None,
-    pairing: Pairing = ALONE,
     layer: LayerFiles | None = None,
-    crops: CropCache | None = None,
-    key_framed: Collection[int] = (),
     on_frame: Callable[[int, Frame], None] | None = None,
 ) -> RestorationStats:
     """Write the part of the video stream that belongs to a segment, with its faces restored.
 
     The frames do not depend on how the video is split into segments: the frames around the segment
-    on which its frames depend are restored, too, and not written. With a plate in `pairing` the
-    stream is that of the plate, which may be the enlarged source. A failure leaves no file and no
-    thread behind.
+    on which its frames depend are restored, too, and not written. With a plate in `work.pairing`
+    the stream is that of the plate, which may be the enlarged source. A failure leaves no file and
+    no thread behind.
 
     Args:
         source: The path of the source.
         target: The path of the file to write.
         analysis: The analysis of the source.
         segment: The segment.
-        restorers: Which restorer restores which face.
-        judge: The judge that compares restored faces with their source.
-        settings: All settings.
-        parser: The parser that finds the parts that are not face and stay unchanged; default:
-            none.
+        work: The restorers and what else the stages for faces need.
         encoding: The encoding of the output stream.
         header: A file whose container has the HDR10 metadata that the codec lacks; default: none.
         span: The part of the source that was analyzed; default: all of it.
-        pairing: The companions of the source; default: none.
         layer: The files for a layer of the restored faces alone; default: no layer.
-        crops: The cache that keeps the results of restorers; default: no cache.
-        key_framed: The numbers of the tracks of which the network restores key frames only;
-            default: none.
         on_frame: The callback that receives, after each frame of the segment, the number of those
             that are written, and the frame; default: none.
 
@@ -109,19 +116,20 @@ def restore_segment(
     Raises:
         ChangedSourceError: A companion or the source gives other frames than in the first pass.
     """
+    settings, pairing = work.settings, work.pairing
     info, plate = analysis.info, pairing.plate
     # The frames of the output, apart from the faces; they may be woven from the restored frames.
     output_analysis = analysis if plate is None else plate.analysis
     output = frames_of_output(output_analysis)
     stats = RestorationStats(frames=range(segment.first, segment.end))
-    reach = reach_frames(restorers, settings, has_key_frames=bool(key_framed))
+    reach = reach_frames(work.restorers, settings, has_key_frames=bool(work.key_framed))
     first, end = context(segment, analysis, reach)
     # The other tracks would cost every segment time in proportion to the whole video.
     tracks = tracks_within(analysis, first, end)
     # Decoders give the durations of packets, which follow the order of coding.
     durations = [*np.diff(output.pts).tolist(), last_duration(output)]
     encoder_threads, depth = settings.encode.threads, settings.job.queue_frames
-    colorizes = any(restorer.colorizes for restorer in restorers.each())
+    colorizes = any(restorer.colorizes for restorer in work.restorers.each())
     if analysis.frame_count < _FEW_FRAMES:
         encoding = encoding.of_few_frames()
     with (
@@ -144,8 +152,7 @@ def restore_segment(
         has_stages = bool(tracks) or is_changed or layer is not None or is_woven(analysis)
         if has_stages:
             pasted = _with_faces(
-                frames, threads, analysis, (first, end), tracks, restorers, judge, settings, stats,
-                parser=parser, pairing=pairing, crops=crops, key_framed=key_framed,
+                frames, threads, analysis, (first, end), tracks, work, stats,
                 keep_packets=copies, keep_pasted=layer is not None,
             )  # fmt: skip
         written = _woven((f for f in pasted if segment.first <= f.index < segment.end), analysis)
@@ -178,19 +185,14 @@ def _with_faces(
     analysis: Analysis,
     span: tuple[int, int],
     tracks: list[Track],
-    restorers: Assignment[Restorer],
-    judge: SimilarityJudge,
-    settings: Settings,
+    work: FaceWork,
     stats: RestorationStats,
     *,
-    parser: Parser | None,
-    pairing: Pairing,
-    crops: CropCache | None,
-    key_framed: Collection[int],
     keep_packets: bool,
     keep_pasted: bool,
 ) -> Iterator[Frame]:
     """Run the stages from the crop to the paste for the frames [first, end) of `span`."""
+    restorers, settings, pairing = work.restorers, work.settings, work.pairing
     (first, end), info, plate = span, analysis.info, pairing.plate
     output_analysis, output_tracks = analysis, tracks
     if plate is not None:
@@ -217,21 +219,21 @@ def _with_faces(
         )
     faces = threads.background(cropped, depth=depth, name="crop")
     margin = _reach_of_restorers(restorers, settings) + _reach_of_codes(settings)
-    key_reach = key_frames_stage.KEY_REACH_FRAMES if key_framed else 0
-    if key_framed:
-        chosen = key_frames_stage.choose(faces, tracks, of=key_framed)
+    key_reach = key_frames_stage.KEY_REACH_FRAMES if work.key_framed else 0
+    if work.key_framed:
+        chosen = key_frames_stage.choose(faces, tracks, of=work.key_framed)
         faces = threads.background(chosen, depth=depth, name="key frames")
     needed = _needed(first, end, analysis, margin + key_reach)
-    restored = _restored(faces, restorers, stats, settings, device, crops, needed)
+    restored = _restored(faces, work, stats, device, needed)
     restored_faces = threads.background(restored, depth=depth, name="restore")
-    if key_framed:
+    if work.key_framed:
         wanted = _needed(first, end, analysis, margin + key_frames_stage.REACH_FRAMES)
         filled = key_frames_stage.fill(restored_faces, stats, needed=wanted)
         restored_faces = threads.background(filled, depth=depth, name="frames between")
     deflickered_faces = _deflickered(
         restored_faces, _deflicker(restorers, settings), threads, device
     )
-    guarded = guard(deflickered_faces, judge, stats, settings.guard, tracks=tracks)
+    guarded = guard(deflickered_faces, work.judge, stats, settings.guard, tracks=tracks)
     # Depth 1: a face that waits takes 24 W^2 bytes, and the guard already keeps some frames.
     guarded_faces = threads.background(guarded, depth=1, name="guard")
     if plate is not None:
@@ -258,7 +260,7 @@ def _with_faces(
         stats,
         settings.paste,
         settings.grain,
-        parser=parser,
+        parser=work.parser,
         tracks=output_tracks,
         keep_pasted=keep_pasted,
         single_fields=analysis.fields is not None and analysis.fields.mode in ("keep", "bob"),
@@ -267,25 +269,24 @@ def _with_faces(
 
 def _restored(
     faces: Iterator[FaceFrame],
-    restorers: Assignment[Restorer],
+    work: FaceWork,
     stats: RestorationStats,
-    settings: Settings,
     device: torch.device,
-    crops: CropCache | None,
     needed: range,
 ) -> Iterator[FaceFrame]:
     """Restore the stretches of frames in order, each by its restorer and those of tracks."""
-    amount = settings.restore.denoise
+    restorers, how = work.restorers, work.settings.restore
+    amount = how.denoise
     denoiser = Denoise(amount) if amount > 0 else None
     for restorer, stretch in groupby(faces, lambda face: restorers.at(face.frame.index)):
         yield from restore(
             stretch,
             restorer,
             stats,
-            settings.restore,
+            how,
             own=restorers.of_tracks,
             device=device,
-            crops=crops,
+            crops=work.crops,
             denoiser=denoiser,
             needed=needed,
         )
