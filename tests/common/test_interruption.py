@@ -123,23 +123,21 @@ def test_an_interruption_that_the_interpreter_drops_is_raised_again() -> None:
     assert (said, errors, process.returncode) == ("interrupted once\n", "", 0)
 
 
-# Sends a signal as the given step of all between the start of the program and its end begins.
-AT_A_STEP = """
+# Sends a signal as a step begins, for one step after another between the begin and the end of the
+# work that a script defines.
+AT_EACH_STEP = """
 import os, signal, sys
 from vidrestore.common.interruption import Interruption
-from vidrestore.media.ffmpeg import run_ffmpeg, run_ffmpeg_watched
-
-WATCHED = ("vidrestore.media.ffmpeg", "subprocess")
-runs = {"plain": run_ffmpeg, "watched": lambda arguments: run_ffmpeg_watched(arguments, int)}
 
 def steps_until(wanted):
     steps = 0
     def trace(frame, event, _):
         nonlocal steps
-        if frame.f_globals.get("__name__") not in WATCHED:
+        name = frame.f_globals.get("__name__")
+        if name not in WATCHED:
             return None
-        frame.f_trace_opcodes = frame.f_globals["__name__"] == WATCHED[0]
-        if event in ("line", "opcode"):
+        frame.f_trace_opcodes = name.startswith("vidrestore")
+        if event in EVENTS:
             steps += 1
             if steps == wanted:
                 sys.settrace(None)
@@ -147,15 +145,14 @@ def steps_until(wanted):
         return trace
     sys.settrace(trace)
     try:
-        run(["0.02"])
+        work()
     finally:
         sys.settrace(None)
     return steps
 
-run = runs[sys.argv[1]]
 last = steps_until(0)
 interrupted = 0
-for step in range(int(sys.argv[2]), last, int(sys.argv[3])):
+for step in range(int(sys.argv[1]), last, int(sys.argv[2])):
     interruption = Interruption()
     interruption.install()
     try:
@@ -163,29 +160,49 @@ for step in range(int(sys.argv[2]), last, int(sys.argv[3])):
     except KeyboardInterrupt:
         interrupted += 1
     interruption.settle()
-    try:
-        left = os.waitpid(-1, os.WNOHANG)
-    except ChildProcessError:
-        continue
-    raise SystemExit(f"step {step} of {last} leaves process {left}")
+    if left := left_behind():
+        raise SystemExit(f"step {step} of {last} leaves {left}")
 print("interrupted" if interrupted else "never")
 """
+RUNS_FFMPEG = """
+from vidrestore.media.ffmpeg import run_ffmpeg, run_ffmpeg_watched
+WATCHED, EVENTS = ("vidrestore.media.ffmpeg", "subprocess"), ("call", "line", "opcode")
+def left_behind():
+    try:
+        return os.waitpid(-1, os.WNOHANG)
+    except ChildProcessError:
+        return None
+"""
+STARTS_THREADS = """
+import threading
+from vidrestore.common.threads import StageThreads
+# In threading, signals are noticed where functions begin, and where they wait.
+WATCHED, EVENTS = ("vidrestore.common.threads", "threading"), ("call", "opcode")
+def work():
+    with StageThreads() as threads:
+        numbers = threads.background(iter(range(3)), depth=1, name="numbers")
+        doubled = threads.each(numbers, [lambda n: 2 * n] * 2, depth=1, name="doubled")
+        assert list(doubled) == [0, 2, 4]
+def left_behind():
+    return [each for each in threading.enumerate() if each is not threading.main_thread()]
+"""
+WORKS = {
+    "ffmpeg": RUNS_FFMPEG + "work = lambda: run_ffmpeg(['0.02'])",
+    "ffmpeg, watched": RUNS_FFMPEG + "work = lambda: run_ffmpeg_watched(['0.02'], int)",
+    "threads": STARTS_THREADS,
+}
 
 
-@pytest.mark.parametrize("name", ["plain", "watched"])
-@pytest.mark.parametrize(
-    ("first", "stride"),
-    [(7, 23), *(pytest.param(first, 23, marks=pytest.mark.long) for first in (2, 12, 18))],
-)
-def test_an_interruption_leaves_no_process_of_ffmpeg(
-    tmp_path: Path, name: str, first: int, stride: int
+@pytest.mark.parametrize("work", WORKS.values(), ids=WORKS.keys())
+@pytest.mark.parametrize("first", [7, *(pytest.param(n, marks=pytest.mark.long) for n in (2, 12))])
+def test_an_interruption_at_any_step_leaves_nothing_running(
+    tmp_path: Path, work: str, first: int
 ) -> None:
-    """At no step between the start of the program and its end."""
     program = tmp_path / "ffmpeg"
     program.write_text('#!/bin/sh\nfor last; do :; done\nsleep "$last"\n')
     program.chmod(0o755)
     done = subprocess.run(
-        [sys.executable, "-c", AT_A_STEP, name, str(first), str(stride)],
+        [sys.executable, "-c", f"import os\n{work}\n{AT_EACH_STEP}", str(first), "17"],
         env=os.environ | {"VIDRESTORE_FFMPEG": str(program)},
         capture_output=True, text=True, check=False, timeout=_PATIENCE_SECONDS,
     )  # fmt: skip

@@ -23,18 +23,24 @@ _POSTPONED_SECONDS = 0.02
 _MOST_POSTPONED_SECONDS = 5.0
 # An interruption inside such a function could leave a file half removed, or could be lost.
 _UNDISTURBED = ("__exit__", "__del__")
-# An interruption inside such a function would leave a process or a scope without an owner.
-_TAKES_HOLD = (("subprocess", "__init__"), ("vidrestore", "__enter__"))
+# Functions, by package, that take hold of a process, a thread, a lock or a scope. An interruption
+# there would leave it without an owner.
+_TAKES_HOLD = {
+    "subprocess": ("__init__",),
+    "threading": ("start", "__enter__", "_acquire_restore"),
+    "vidrestore": ("__enter__", "_start_thread"),
+}
 
 
 class Interruption:
     """Turns SIGINT, SIGTERM and SIGHUP into one KeyboardInterrupt in the main thread.
 
     The first signal raises it at once, or after what is under way at that moment: a scope that is
-    being left, a process that is being started, a library that is being imported. Where the
-    interpreter drops it, as in a callback of a weak reference, it is raised again later. Later
-    signals are counted and do not disturb the cleanup. The third and later signals, if they come a
-    second or more after the first, end the process at once; the next run removes what it leaves.
+    being left, a process or a thread that is being started, a library that is being imported.
+    Where the interpreter drops it, as in a callback of a weak reference, it is raised again later.
+    Later signals are counted and do not disturb the cleanup. The third and later signals, if they
+    come a second or more after the first, end the process at once; the next run removes what it
+    leaves.
     After `settle`, nothing is raised.
 
     This class imports no other module of vidrestore, so it can be installed before they are loaded.
@@ -118,9 +124,9 @@ def _is_undisturbed(frame: FrameType | None) -> bool:
 
 
 def _takes_hold(frame: FrameType) -> bool:
-    """Tell whether a frame starts a process or enters a scope of vidrestore."""
-    place = (str(frame.f_globals.get("__name__")).partition(".")[0], frame.f_code.co_name)
-    return place in _TAKES_HOLD
+    """Tell whether a frame takes hold of a process, a thread, a lock or a scope."""
+    package = str(frame.f_globals.get("__name__")).partition(".")[0]
+    return frame.f_code.co_name in _TAKES_HOLD.get(package, ())
 
 
 def _imports_library(frame: FrameType) -> bool:

@@ -287,10 +287,10 @@ class StageThreads:
                     if close is not None:
                         close()
 
-        self._start(run, name)
+        self._start_thread(run, name)
         return self._take(results)
 
-    def _start(self, run: Callable[[], None], name: str) -> None:
+    def _start_thread(self, run: Callable[[], None], name: str) -> None:
         self.times.setdefault(name, StageTime())  # in the order of the pipeline
         thread = threading.Thread(target=run, name=name, daemon=True)
         try:
@@ -351,7 +351,7 @@ class StageThreads:
         # A SimpleQueue waits forever where its time is over when another thread takes the item.
         waiting: queue.Queue[Callable[[], None]] = queue.Queue()
         for k in range(helpers):
-            self._start(partial(self._help, waiting, f"{name} {k}"), f"{name} {k}")
+            self._start_thread(partial(self._help, waiting, f"{name} {k}"), f"{name} {k}")
 
         def run_each(calls: Sequence[Callable[[], T]]) -> list[T]:
             if len(calls) < 2:
