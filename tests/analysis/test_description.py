@@ -312,6 +312,24 @@ def test_the_command_says_it_all(tape, tmp_path, capsys, monkeypatch):
     assert "time with" not in run(capsys, tape, "--restorer", "fusion", "--no-estimate")
 
 
+def test_the_command_estimates_what_is_chosen(tape, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("vidrestore.models.factory.open_detector", lambda *_, **__: OneFace())
+    (shots := tmp_path / "shots.toml").write_text('[people.1]\nrestorer = "gpen-2048"\n')
+    chosen = run(capsys, tape, "--restorer", "fusion", "--estimate-shots", shots)
+    assert "cannot be estimated without the weights gpen-2048" in " ".join(chosen.split())
+    other = run(capsys, tape, "--restorer", "fusion", "--people", "3")
+    assert "cannot be estimated: there is no person 3" in " ".join(other.split())
+    for words, why in (
+        (("--people", "1", "--no-estimate"), "remove one of them"),
+        (("--people", "x"), "are named by numbers"),
+        (("--estimate-shots", shots, "--shots", shots), "is the input itself"),
+    ):
+        with pytest.raises(SystemExit) as refused:
+            main(["analyze", str(tape), *map(str, words)])
+        assert refused.value.code == 2
+        assert why in " ".join(capsys.readouterr().err.split())
+
+
 def test_the_command_speaks_json(tape, capsys, monkeypatch):
     monkeypatch.setattr("vidrestore.models.factory.open_detector", lambda *_, **__: OneFace())
     *events, last = map(
@@ -321,4 +339,6 @@ def test_the_command_speaks_json(tape, capsys, monkeypatch):
     found = last["analysis"]
     assert (found["frames"], found["faces"], len(found["people"])) == (FRAMES, FRAMES, 1)
     assert found["estimate"]["seconds"] > 0
+    (network,) = found["estimate"]["networks"]
+    assert (network["restorer"], network["people"], network["faces"]) == ("fusion", [1], FRAMES)
     assert "matrix" in found["guessed"]

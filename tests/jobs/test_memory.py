@@ -77,6 +77,23 @@ def test_faces_in_sight_together_count_together():
     assert 40 * 24 * 512**2 < one < 80 * 24 * 512**2
 
 
+def test_the_crops_of_a_person_count_as_large_as_the_own_network_takes_them():
+    class Larger(Network):
+        size = 1024
+
+    tracks = [
+        plain_track(5, centre=(500, 500), side=400, track_id=i, work_px=1024) for i in range(2)
+    ]
+    analysis = analysis_of(UHD, 100, tracks)
+
+    def needed(*own):
+        restorers = Assignment([(0, Network())], dict.fromkeys(own, Larger()))
+        return memory_for_faces(analysis, load_settings(), restorers)
+
+    assert needed(1) == needed(0) == needed() / 2 * (1 + 4)
+    assert needed(0, 1) == 4 * needed()
+
+
 def test_no_more_crops_wait_than_there_are_frames():
     def needed(frames):
         track = plain_track(frames, centre=(500, 500), side=400, work_px=1024)

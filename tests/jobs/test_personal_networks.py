@@ -1,6 +1,7 @@
 """Networks of single people: each restores its person, and the network for all the others."""
 
 import pickle
+import re
 import shutil
 from collections.abc import Sequence
 from dataclasses import replace
@@ -29,7 +30,8 @@ from vidrestore.cli import console
 from vidrestore.common.errors import ClusterError, ConfigError, InputError, UsageError
 from vidrestore.common.events import Progress
 from vidrestore.common.profiles import load_settings
-from vidrestore.jobs import personal_networks
+from vidrestore.jobs import estimate as estimates
+from vidrestore.jobs import key_frames, personal_networks
 from vidrestore.jobs.plan import plan_job
 from vidrestore.jobs.request import RestoreRequest
 from vidrestore.jobs.summary import NetworkUse
@@ -352,6 +354,100 @@ def test_a_list_of_shots_that_is_wrong_is_refused(tape, faces, folder, tmp_path,
 
 def keys_of(plan) -> list[str]:
     return list(plan.rendering._segment_keys(plan.rendering.segments))
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    """A face takes a second for each 64 pixels of the side of its network, and all else nothing."""
+    monkeypatch.setattr(estimates, "_seconds_of", lambda network, side, *_: side / 64)
+    monkeypatch.setattr(estimates, "_seconds_per_frame", lambda *_: (0.0, 0.25))
+    monkeypatch.setattr(key_frames, "saves_time", lambda *_: False)
+
+
+def costs(tape, faces, settings, choice=EVERYONE) -> dict[str, tuple[Any, ...]]:
+    """Restorer -> (people, faces, seconds for a face), of an estimate."""
+    found = estimates.estimate(tape, faces, settings, choice=choice)
+    assert isinstance(found, estimates.Estimate), found
+    total = sum(each.faces * each.seconds_per_face for each in found.networks)
+    assert found.seconds == pytest.approx(total)
+    assert found.seconds_per_face == pytest.approx(
+        total / sum(each.faces for each in found.networks)
+    )
+    assert found.restorer == ", ".join(each.restorer for each in found.networks)
+    return {
+        each.restorer: (each.people, each.faces, each.seconds_per_face) for each in found.networks
+    }
+
+
+def test_an_estimate_counts_each_person_with_the_own_network(tape, faces, folder, tmp_path, clock):
+    small = personal_file(tmp_path / "small.safetensors", 1, ANNA, size=64)
+    anna = {"name": "Anna", "restorer": str(small)}
+    ben = {"name": "Ben", "restorer": str(folder / "ben.safetensors")}
+    of_anna, usual = ((1,), 2 * SEEN, 1.0), ((2,), 2 * SEEN, 4.0)
+    assert costs(tape, faces, settings_for(folder, person=[anna])) == {
+        "small.safetensors (Anna)": of_anna, "gpen-256": usual,
+    }  # fmt: skip
+    assert costs(tape, faces, settings_for(folder, str(small))) == {
+        "small.safetensors": of_anna, "gpen-256": usual,
+    }  # fmt: skip
+    assert costs(tape, faces, settings_for(folder, person=[anna, ben])) == {
+        "small.safetensors (Anna)": of_anna, "ben.safetensors (Ben)": usual,
+    }  # fmt: skip
+    alone = Choice(people="1")
+    assert costs(tape, faces, settings_for(folder, str(small)), alone) == {
+        "small.safetensors": of_anna
+    }
+
+
+def test_an_estimate_follows_a_list_of_shots(tape, faces, folder, tmp_path, clock):
+    small = personal_file(tmp_path / "small.safetensors", 1, ANNA, size=64)
+    torch.save(small_gpen(0, 128).state_dict(), plain := tmp_path / "plain.pth")
+    cut = float((faces.pts[SHOTS[1][0]] - faces.pts[0]) * faces.info.time_base)
+    (shots := tmp_path / "shots.toml").write_text(
+        f'[[shot]]\nstart = "0"\nend = "{cut}"\n'
+        f'[[shot]]\nstart = "{cut}"\nend = "99"\nrestorer = "{plain}"\n'
+        f'[people.2]\nrestorer = "{small}"\n'
+    )
+    assert costs(tape, faces, settings_for(folder), Choice(shots=shots)) == {
+        "gpen-256": ((1,), SEEN, 4.0),
+        "plain.pth": ((1,), SEEN, 2.0),
+        "small.safetensors": ((2,), 2 * SEEN, 1.0),
+    }
+
+
+def test_key_frames_spare_the_time_of_the_network_that_has_them(
+    tape, faces, folder, tmp_path, clock, monkeypatch
+):
+    monkeypatch.setattr(key_frames, "saves_time", lambda network, *_: network.size == 256)
+    small = personal_file(tmp_path / "small.safetensors", 1, ANNA, size=64)
+    found = estimates.estimate(tape, faces, settings_for(folder, str(small)))
+    assert isinstance(found, estimates.Estimate), found
+    assert found.seconds == 2 * SEEN * (1.0 + 4.0)
+    assert found.seconds_with_key_frames == 2 * SEEN * (1.0 + 0.25 * 4.0)
+    used = settings_for(folder, str(small), **{"restore.key_frames": "auto"})
+    found = estimates.estimate(tape, faces, used)
+    assert isinstance(found, estimates.Estimate), found
+    assert found.seconds == 2 * SEEN * (1.0 + 0.25 * 4.0)
+    assert found.network_share == (1 + 0.25) / 2
+
+
+def test_an_estimate_tells_what_a_run_would_refuse(tape, faces, folder, tmp_path):
+    anna = str(folder / "anna.safetensors")
+    unknown = replace(faces, people_are_joined=False)
+    assert re.match(
+        "the time cannot be estimated: .*anna.safetensors is for one person.*--people",
+        estimates.estimate(tape, unknown, settings_for(folder, anna)),
+    )
+    large = [{"name": "Anna", "restorer": "gpen-512"}, {"name": "Ben", "restorer": anna}]
+    (photo := tmp_path / "anna.jpg").write_bytes(b"no picture")
+    large[0]["reference"] = str(photo)
+    assert "without the recognizer of" in estimates.estimate(
+        tape, unknown, settings_for(folder, person=large)
+    )
+    (shots := tmp_path / "shots.toml").write_text('[people.1]\nrestorer = "gpen-512"\n')
+    assert "without the weights gpen-512; run" in estimates.estimate(
+        tape, faces, settings_for(folder), choice=Choice(shots=shots)
+    )
 
 
 def test_the_keys_of_segments_name_all_networks(tape, faces, folder, tmp_path):

@@ -154,6 +154,10 @@ def show_analysis(analysis: Analysis, source: Path, cost: Estimate | str | None)
             f"about {duration_text(cost.seconds)} on this machine ({cost.seconds_per_face:.3g} s "
             f"for a face, {cost.seconds_per_frame:.3g} s for the rest of a frame)",
         )
+        if len(cost.networks) > 1:
+            for each in cost.networks:
+                own = f"{each.seconds_per_face:.3g} s for a face"
+                facts.add_row("", _cell(f"{each.restorer}: {each.whom}, {own}"))
         if cost.seconds_with_key_frames is not None:
             facts.add_row(
                 "time with key frames",

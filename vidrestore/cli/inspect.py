@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -40,6 +41,7 @@ from vidrestore.cli.options import (
     settings_from,
     span_of,
 )
+from vidrestore.common.errors import ChangedSourceError, InputError, UsageError
 from vidrestore.common.events import Done
 from vidrestore.common.handled import log_handled
 from vidrestore.common.timecode import seconds_of
@@ -199,6 +201,24 @@ def analyze(
             help="Skip the estimate of how long `restore` will take on this machine.",
         ),
     ] = False,
+    people: Annotated[
+        str | None,
+        typer.Option(
+            metavar="IDS",
+            help="Estimate the time for the people with these numbers only: 1,3. A minus sign "
+            "leaves people out: -2. Default: all people.",
+        ),
+    ] = None,
+    estimate_shots: Annotated[
+        Path | None,
+        typer.Option(
+            "--estimate-shots",
+            metavar="FILE.toml",
+            help="Estimate the time with the instructions in this file, an edited file of "
+            "--shots: people, parts and restorers. Default: all shots alike.",
+            readable=False,
+        ),
+    ] = None,
     changes: Changes = None,
     print_config: PrintConfig = False,
     stage_times: StageTimes = False,
@@ -222,10 +242,18 @@ def analyze(
     if print_config:
         print_settings(settings)
         return
-    _check_written(source, output, shots, contact_sheet, cuts)
+    from vidrestore.analysis.choice import Choice
+
+    choice = Choice(people=people, shots=estimate_shots)
+    if no_estimate and choice != Choice():
+        raise UsageError(
+            "--people and --estimate-shots tell what the estimate counts, and --no-estimate skips "
+            "it; remove one of them"
+        )
+    choice.check()
+    _check_written(source, output, shots, contact_sheet, (cuts, estimate_shots))
     from vidrestore.cli import console
     from vidrestore.cli.progress import events
-    from vidrestore.common.errors import ChangedSourceError
     from vidrestore.common.events import notify
     from vidrestore.media.probe import probe
 
@@ -260,7 +288,7 @@ def analyze(
         if not no_estimate:
             from vidrestore.jobs.estimate import estimate  # loads torch
 
-            cost = estimate(source, analysis, settings, on_event)
+            cost = estimate(source, analysis, settings, on_event, choice=choice)
     if as_json:
         plain = cost if cost is None or isinstance(cost, str) else cost.as_dict()
         fields = as_dict(analysis) | {"estimate": plain}
@@ -274,15 +302,13 @@ def _check_written(
     output: Path | None,
     shots: Path | None,
     contact_sheet: Path | None,
-    cuts: Path | None,
+    others: Sequence[Path | None],
 ) -> None:
     """Raise UsageError, before any work, if `analyze` cannot or must not write one of its files."""
-    from vidrestore.common.errors import UsageError
     from vidrestore.common.files import check_new
 
-    written, read = [p for p in (output, shots, contact_sheet) if p is not None], [source]
-    if cuts is not None:
-        read.append(cuts)
+    written = [p for p in (output, shots, contact_sheet) if p is not None]
+    read = [source, *filter(None, others)]
     for number, path in enumerate(written):
         if path.absolute() in {other.absolute() for other in written[:number]}:
             raise UsageError(f"{path} would be written twice; give each file a name of its own")
@@ -304,7 +330,6 @@ def _check_there(*videos: Path) -> None:
 
     The readers of the files check pictures, and all other faults of a file.
     """
-    from vidrestore.common.errors import InputError
     from vidrestore.common.files import check_path
     from vidrestore.media.images import is_pictures
     from vidrestore.media.images.animation import check_no_animation
@@ -357,7 +382,6 @@ def compare(
     as_json: Json = False,
 ) -> None:
     """Write a comparison of two videos or pictures, side by side or divided by a line."""
-    from vidrestore.common.errors import UsageError
     from vidrestore.common.files import check_new
     from vidrestore.review.file_names import is_movie
 
