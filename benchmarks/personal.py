@@ -23,12 +23,13 @@ import argparse
 import math
 import os
 import sys
+import threading
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
 from fractions import Fraction
-from multiprocessing import get_context
+from multiprocessing import get_context, parent_process
 from pathlib import Path
 
 import cv2
@@ -318,6 +319,18 @@ def trained(
     return trainer.network, trainer.record
 
 
+def end_with_parent() -> None:
+    """End this process as soon as the benchmark ends, by whatever signal."""
+    parent = parent_process()
+    assert parent is not None
+
+    def watch() -> None:
+        parent.join()
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
 def further(
     folder: Path, base: GPEN, training_set: TrainingSet, how: Train, name: str, seed: int
 ) -> GPEN:
@@ -401,7 +414,7 @@ def main() -> None:
     sets = {"control": found.base} | {
         f"person-{number}": mixed(own, found.base) for number, own in enumerate(found.own, start=1)
     }
-    with ProcessPoolExecutor(arguments.processes, get_context("spawn")) as pool:
+    with ProcessPoolExecutor(arguments.processes, get_context("spawn"), end_with_parent) as pool:
         jobs = {
             (name, seed): pool.submit(further, arguments.folder, base, own, how, name, seed)
             for seed in SEEDS
