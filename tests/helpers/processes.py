@@ -3,6 +3,8 @@
 import os
 from pathlib import Path
 
+import psutil
+
 _PATHS = (Path(__file__).parents[2], Path(__file__).parents[1])
 
 
@@ -11,3 +13,20 @@ def environment(**more: str) -> dict[str, str]:
     before = os.environ.get("PYTHONPATH")
     paths = [*map(str, _PATHS), *([before] if before else [])]
     return os.environ | {"PYTHONPATH": os.pathsep.join(paths)} | more
+
+
+def started_by(number: int) -> list[psutil.Process]:
+    """The processes that a process has started; none if it has ended."""
+    try:
+        return list(psutil.Process(number).children())
+    except psutil.NoSuchProcess:
+        return []
+
+
+def runs(process: psutil.Process) -> bool:
+    """Whether a process has not ended. One for which no other process waits stays as a zombie, as
+    in a container whose first process waits for none; its number may be that of another one."""
+    try:
+        return bool(process.is_running() and process.status() != psutil.STATUS_ZOMBIE)
+    except psutil.NoSuchProcess:
+        return False
