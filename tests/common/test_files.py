@@ -22,6 +22,8 @@ from vidrestore.common import files
 from vidrestore.common.errors import UsageError
 from vidrestore.common.files import held
 from vidrestore.common.profiles import load_settings
+from vidrestore.jobs import run as run_module
+from vidrestore.jobs import work_folder as work_folder_module
 from vidrestore.media.probe import probe
 
 PAINTED = load_settings(options=AS_PAINTED)
@@ -36,7 +38,7 @@ class Waiting(Painter):
 
     def __call__(self, windows):
         self.reached.set()
-        assert self.go.wait(20)
+        assert self.go.wait(60)
         return super().__call__(windows)
 
 
@@ -58,7 +60,7 @@ def test_a_second_run_on_the_same_output_is_refused_and_harms_nothing(request_of
     thread = threading.Thread(target=run)
     thread.start()
     try:
-        assert first.reached.wait(20)
+        assert first.reached.wait(60)
         with pytest.raises(UsageError, match=r"another run is writing .*out\.mp4"):
             restore_video(source, target, PAINTED, restorer=Painter(), analysis=analysis)
     finally:
@@ -67,6 +69,38 @@ def test_a_second_run_on_the_same_output_is_refused_and_harms_nothing(request_of
     assert results[0].faces == 3
     assert probe(target).info.width == 96
     assert not target.with_name("out.mp4.vidrestore").exists()
+
+
+def test_a_run_that_another_one_overtook_does_not_replace_its_output(request_of, monkeypatch):
+    """It has looked for the output before, and gets the lock after the other one has ended."""
+    source, target, analysis = request_of
+    work_folder = run_module.work_folder
+
+    def late(*given):
+        monkeypatch.setattr(run_module, "work_folder", work_folder)
+        restore_video(source, target, PAINTED, restorer=Painter(), analysis=analysis)
+        overtaker.append(target.read_bytes())
+        return work_folder(*given)
+
+    overtaker, second = [], Painter()
+    monkeypatch.setattr(run_module, "work_folder", late)
+    with pytest.raises(UsageError, match=r"out\.mp4 exists already; add --overwrite"):
+        restore_video(source, target, PAINTED, restorer=second, analysis=analysis)
+    assert [target.read_bytes()] == overtaker
+    assert second.batches == []
+    assert not target.with_name("out.mp4.vidrestore").exists()
+
+
+def test_a_work_folder_that_another_run_removes_is_made_again(request_of, monkeypatch):
+    source, target, analysis = request_of
+
+    def late(path, *, wait):
+        monkeypatch.undo()
+        path.parent.rmdir()
+        return held(path, wait=wait)
+
+    monkeypatch.setattr(work_folder_module, "held", late)
+    assert restore_video(source, target, PAINTED, restorer=Painter(), analysis=analysis).faces == 3
 
 
 def test_what_a_killed_run_left_is_cleared_away(request_of):

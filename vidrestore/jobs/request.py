@@ -156,16 +156,7 @@ class RestoreRequest:
                 f"the upscaler {scale.upscaler} has no effect without a larger output; add "
                 "--scale 2 or 4"
             )
-        check_paths(
-            self.source,
-            self.target,
-            self.framemd5,
-            report=self.report,
-            live=self.live,
-            overwrite=self.overwrite,
-            beside=(self.before_swap, self.plate),
-            is_redo=self.redo_shots is not None,
-        )
+        self.check_paths()
         if self.layer is not None:
             check_layer_folder(self.layer)
         if self.restorer is None:
@@ -185,6 +176,23 @@ class RestoreRequest:
             check_kept(self.target)
         if self.workers is not None:
             self.workers.check(self.settings, self.restorer)
+
+    def check_paths(self) -> None:
+        """Check all paths of the request, as they are now; see the function `check_paths`.
+
+        Raises:
+            VidrestoreError: A path is wrong, or a file exists that may not be replaced.
+        """
+        check_paths(
+            self.source,
+            self.target,
+            self.framemd5,
+            report=self.report,
+            live=self.live,
+            overwrite=self.overwrite,
+            beside=(self.before_swap, self.plate),
+            is_redo=self.redo_shots is not None,
+        )
 
     def _check_none_is_replaced(self) -> None:
         """Raise UsageError where an output would replace a file that this run reads."""

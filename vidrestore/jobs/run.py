@@ -119,6 +119,7 @@ def run(
         layer_folder(request.layer),
         ExitStack() as unfinished,
     ):
+        request.check_paths()  # another run may have written the output before the lock was free
         made = _make_output(request, work, observer, on_event, unfinished)
         plan, whole, counts, stats = made.plan, made.whole, made.counts, made.stats
         if request.keep_job:

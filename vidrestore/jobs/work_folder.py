@@ -532,18 +532,21 @@ def _shape(name: str) -> type[LayerNote] | type[SegmentNote] | type[VideoNote]:
     return VideoNote if name == "video" else SegmentNote
 
 
+def _mode_of(path: Path) -> int | None:
+    """Return the mode of what is at a path, which may be a link; None: there is nothing."""
+    with logged(OSError, what=f"looking at {path}"), suppress(FileNotFoundError):
+        return path.lstat().st_mode
+    return None
+
+
 def _is_file(path: Path) -> bool:
     """Tell whether a path is a file and not a link to one."""
-    with logged(OSError, what=f"looking at {path}"), suppress(FileNotFoundError):
-        return stat.S_ISREG(path.lstat().st_mode)
-    return False
+    return stat.S_ISREG(_mode_of(path) or 0)
 
 
 def _is_folder(path: Path) -> bool:
     """Tell whether a path is a folder and not a link to one."""
-    with logged(OSError, what=f"looking at {path}"), suppress(FileNotFoundError):
-        return stat.S_ISDIR(path.lstat().st_mode)
-    return False
+    return stat.S_ISDIR(_mode_of(path) or 0)
 
 
 def _remove(path: Path) -> None:
@@ -556,13 +559,14 @@ def _remove(path: Path) -> None:
 
 def _check_own(folder: Path) -> None:
     """Raise OutputError where the work folder or its lock is something else, such as a link."""
-    lock = folder / "lock"
     for path, is_right, right in (
-        (folder, _is_folder(folder), "a folder"),
-        (lock, _is_file(lock), "a file"),
+        (folder, stat.S_ISDIR, "a folder"),
+        (folder / "lock", stat.S_ISREG, "a file"),
     ):
-        if not is_right and (path.exists() or path.is_symlink()):
-            what = "a link" if path.is_symlink() else "a folder" if path.is_dir() else "a file"
+        # Another run may make or remove it meanwhile, so one look must do.
+        if (mode := _mode_of(path)) is not None and not is_right(mode):
+            kinds = {stat.S_ISLNK: "a link", stat.S_ISDIR: "a folder"}
+            what = next((kind for test, kind in kinds.items() if test(mode)), "a file")
             raise OutputError(
                 f"{path} is {what}, but vidrestore needs {right} of that name; move it away or "
                 "choose another name for the output"
@@ -593,7 +597,11 @@ def work_folder(target: Path, on_kept: Callable[[str], None]) -> Iterator[WorkFo
         _check_own(path)
         try:
             path.mkdir(exist_ok=True)
-            stack.enter_context(held(path / "lock", wait=False))
+            try:
+                stack.enter_context(held(path / "lock", wait=False))
+            except FileNotFoundError:  # another run has ended and removed the folder
+                path.mkdir(exist_ok=True)
+                stack.enter_context(held(path / "lock", wait=False))
             # Windows cannot remove the lock while it is open, so the lock is released first there.
             (last if sys.platform == "win32" else stack).callback(_leave, folder, on_kept)
         except BlockingIOError as error:
