@@ -9,6 +9,7 @@ from types import FrameType
 from typing import Any
 
 import pytest
+from helpers.beats import Beats, beating
 from helpers.small_disk import Disk, small_disk
 from helpers.videos import Command, MakeVideo, Result, stage_threads, write_video
 
@@ -78,6 +79,13 @@ def no_download(monkeypatch: pytest.MonkeyPatch) -> None:
 def no_thread_left() -> Iterator[None]:
     yield
     assert not (left := stage_threads()), f"these threads outlived the test: {left}"
+
+
+@pytest.fixture
+def beats() -> Iterator[Beats]:
+    """A clock for what must be prompt, which stands still while the machine gives no time."""
+    with beating() as clock:
+        yield clock
 
 
 @pytest.fixture

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from helpers.beats import Beats
 from helpers.videos import MakeVideo, stage_threads, write_video
 
 from vidrestore.analysis import pipeline
@@ -50,6 +51,7 @@ class Fuse:
 
     def __init__(self, uses: int) -> None:
         self.uses = uses
+        self.clock = time.monotonic
         self.blown_at = 0.0
 
     def use(self) -> None:
@@ -58,7 +60,7 @@ class Fuse:
             self.blow()
 
     def blow(self) -> None:
-        self.blown_at = self.blown_at or time.monotonic()
+        self.blown_at = self.blown_at or self.clock()
         raise StageError("on purpose")
 
 
@@ -241,10 +243,12 @@ BREAKS = {
 def test_an_error_in_any_stage_reaches_the_caller(
     run: Run,
     monkeypatch: pytest.MonkeyPatch,
+    beats: Beats,
     breaking: Break,
     home: str,
     there_is_output: bool,
 ) -> None:
+    run.fuse.clock = lambda: beats.seconds
     if there_is_output:
         run.target.write_bytes(b"of an earlier run")
     breaking(monkeypatch, run)
@@ -252,7 +256,7 @@ def test_an_error_in_any_stage_reaches_the_caller(
     with pytest.raises(StageError) as raised:
         run()
 
-    assert time.monotonic() - run.fuse.blown_at < _PROMPT_SECONDS
+    assert beats.seconds - run.fuse.blown_at < _PROMPT_SECONDS
     files = [frame.filename for frame in traceback.extract_tb(raised.value.__traceback__)]
     assert any(file.endswith(f"vidrestore/{home}") for file in files), files
     assert_nothing_changed(run, there_is_output)
