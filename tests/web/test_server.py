@@ -303,8 +303,6 @@ def test_two_lists_of_one_page_do_not_wait_for_each_other(tmp_path):
         hold = steer(page, "hold")
         restoration = user.ordered(video)
         at_work(user, restoration)
-        steer(page, "slow", "0.2")
-        hold.unlink()
         user.post(f"/api/videos/{video}/moment", {"at_seconds": 0.5})
         user.post(f"/api/videos/{video}/proxy")
         got = user.until(
@@ -313,6 +311,7 @@ def test_two_lists_of_one_page_do_not_wait_for_each_other(tmp_path):
         )  # fmt: skip
         assert got["moment"]["state"] == "running"
         assert user.restoration(restoration)["state"] == "running"
+        hold.unlink()
 
 
 # In this process.

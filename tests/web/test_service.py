@@ -67,7 +67,7 @@ class Desk:
         return next((each for each in items if each["id"] == item), None)
 
     async def until(self, is_so: Callable[[], Any]) -> Any:
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(60):
             while not (got := is_so()):
                 await asyncio.sleep(0.01)
         return got
@@ -88,8 +88,8 @@ class Desk:
         found = [json.loads(line) for line in lines]
         return [each for each in found if name in ("", each[0])]
 
-    def hold(self) -> Path:
-        path = self.steering / "hold"
+    def hold(self, name: str = "hold") -> Path:
+        path = self.steering / name
         path.touch()
         return path
 
@@ -111,7 +111,7 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
         work = asyncio.create_task(desk.service.work())
         desk.service.seen()
         try:
-            async with asyncio.timeout(60):
+            async with asyncio.timeout(120):
                 await test(desk)
             assert not work.done(), "the page no longer works"
         finally:
@@ -232,15 +232,14 @@ def test_an_estimate_waits_for_what_a_person_waits_for(run):
         await desk.until(lambda: desk.shown(second)["estimate"]["seconds"])
         # One that runs makes room for a moment, and begins anew afterwards.
         count = estimates(desk)
-        hold = desk.steering / "hold-estimate"
-        hold.touch()
-        (desk.steering / "slow").write_text("0.1")
+        hold_estimate, hold = desk.hold("hold-estimate"), desk.hold()
         desk.library.videos[first].estimates.clear()
         desk.service.choose(ME, first, Change(strength=0.5))
         await desk.until(lambda: estimates(desk) == count + 1)
         desk.service.show_moment(ME, first, 0.0)
         await desk.until(lambda: desk.shown(first)["moment"]["state"] == "running")
         await desk.until(lambda: desk.shown(first)["estimate"]["state"] == "waiting")
+        hold_estimate.unlink()
         hold.unlink()
         await desk.until(lambda: desk.shown(first)["estimate"]["seconds"])
         assert estimates(desk) == count + 2
@@ -256,7 +255,7 @@ def test_a_restoration_waits_while_the_speed_is_measured(run):
         video = desk.open()
         await desk.analyzed(video)
         await desk.until(lambda: desk.shown(video)["estimate"]["seconds"])
-        (desk.steering / "slow").write_text("0.1")
+        hold_estimate, hold = desk.hold("hold-estimate"), desk.hold()
         order = desk.service.restore(ME, video, overwrite=False)
         process = psutil.Process(await desk.until(lambda: order.job.process_id))
         await desk.until(lambda: desk.shown(order.id)["live"])
@@ -264,7 +263,10 @@ def test_a_restoration_waits_while_the_speed_is_measured(run):
         desk.service.choose(ME, video, Change(strength=0.5))
         await desk.until(lambda: process.status() == psutil.STATUS_STOPPED)
         assert desk.shown(order.id)["state"] == "running"
+        hold_estimate.unlink()
         await desk.until(lambda: desk.shown(video)["estimate"]["seconds"])
+        await desk.until(lambda: process.status() != psutil.STATUS_STOPPED)
+        hold.unlink()
         await desk.until(lambda: desk.shown(order.id)["state"] == "done")
 
     run(test)
