@@ -2,6 +2,7 @@
 
 import base64
 import shutil
+import time
 import urllib.parse
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -35,7 +36,8 @@ _DROP = """
   }
 }
 """
-# Distances in time, in seconds, while both videos play. Both times are read in one moment.
+# Distances in time, in seconds, while both videos play. Both times are read in one moment. On a
+# busy machine the videos may end before there are as many as wanted.
 _DISTANCES = """
 ([before, after, offset, count]) => new Promise((resolve) => {
   const [first, second] = [document.querySelector(before), document.querySelector(after)];
@@ -44,7 +46,7 @@ _DISTANCES = """
     if (!first.paused && !second.paused) {
       found.push(first.currentTime - second.currentTime - offset);
     }
-    if (found.length === count) resolve(found);
+    if (found.length === count || (found.length && first.ended)) resolve(found);
     else setTimeout(look, 50);
   };
   look();
@@ -115,6 +117,14 @@ def drop(tab: Any, files: Sequence[Path]) -> None:
     tab.evaluate(_DROP, ["#drop", given])
 
 
+def wait_until(tab: Any, script: str, given: Any = None) -> None:
+    """Wait until a script gives true. Playwright's own way to wait is one that the page forbids."""
+    deadline = time.monotonic() + SECONDS
+    while not tab.evaluate(script, given):
+        assert time.monotonic() < deadline, script
+        tab.wait_for_timeout(50)
+
+
 def distances_seconds(tab: Any, before: str, after: str, offset: float, count: int) -> np.ndarray:
     """Measure how far apart two playing videos are.
 
@@ -123,7 +133,7 @@ def distances_seconds(tab: Any, before: str, after: str, offset: float, count: i
         before: What selects the video of the source.
         after: What selects that of the result.
         offset: Where the result begins in the source, in seconds.
-        count: The number of measurements, which are 50 ms apart.
+        count: The most measurements, which are 50 ms apart.
 
     Returns:
         The distances in seconds.

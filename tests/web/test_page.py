@@ -23,6 +23,7 @@ from helpers.page_in_browser import (
     drop,
     hosts,
     violations,
+    wait_until,
     write_clip,
 )
 from helpers.served_page import Served, served, started
@@ -30,6 +31,14 @@ from helpers.served_page import Served, served, started
 STAND_IN_SECONDS = 1.2
 RATE = 25
 BOTH = ("#before", "#after")
+# Two videos stand still, one so many seconds after the other.
+ARE_TOGETHER = """
+([before, after, offset, most]) => {
+  const [first, second] = [document.querySelector(before), document.querySelector(after)];
+  const isStill = [first, second].every((each) => each.paused && !each.seeking);
+  return isStill && Math.abs(first.currentTime - second.currentTime - offset) < most;
+}
+"""
 # A browser also stops at itself, where the page has no focus.
 HAS_FOCUS_IN_DIALOG = """
 (() => {
@@ -74,6 +83,12 @@ def choose_here(tab: Any, *names: str) -> None:
     dialog.wait_for(state="hidden")
 
 
+def loops_together(tab: Any, count: int, most_seconds: float) -> bool:
+    """Whether the two loops of a moment play together; a busy machine gets five tries."""
+    tries = (distances_seconds(tab, "#loop-before", "#loop-after", 0, count) for _ in range(5))
+    return any(np.median(np.abs(apart)) < most_seconds for apart in tries)
+
+
 def restorer_button(tab: Any) -> Any:
     return tab.get_by_role("button", name="Restore", exact=True)
 
@@ -108,14 +123,13 @@ def test_a_dropped_video_is_restored(tmp_path, browser, expect, tape):
 
         tab.get_by_role("button", name=re.compile("^Show this moment")).click()
         expect(tab.locator("#loop-after")).to_have_js_property("paused", False)
-        apart = distances_seconds(tab, "#loop-before", "#loop-after", 0, 20)
-        assert np.median(np.abs(apart)) < 0.5 / RATE
+        assert loops_together(tab, 20, 0.5 / RATE)
 
-        (page.steering / "slow").write_text("0.4")
+        (page.steering / "hold").touch()
         restorer_button(tab).click()
         job = row(tab, "Grandma 1987-clear.mp4")
         expect(job).to_contain_text(re.compile(r"Restoring faces: \d+ %"))
-        (page.steering / "slow").unlink()
+        (page.steering / "hold").unlink()
         expect(job).to_contain_text("Done")
         expect(job).to_contain_text("Anna")
         expect(tab.locator("#stage")).to_have_attribute("data-mode", "wipe")
@@ -203,11 +217,23 @@ SLOW_FOLDERS = """() => {
 }"""
 
 
+# A clip of a second would have ended before a busy machine has looked at the buttons.
+SLOW_PLAY = """() => {
+    const media = HTMLMediaElement.prototype;
+    const { get, set } = Object.getOwnPropertyDescriptor(media, "playbackRate");
+    Object.defineProperty(media, "playbackRate", {
+        get() { return 16 * get.call(this); },
+        set(rate) { set.call(this, rate / 16); },
+    });
+}"""
+
+
 def test_it_works_by_keys_alone(tmp_path, browser, expect):
     write_clip(videos_of(tmp_path) / "a tape.mp4", seconds=STAND_IN_SECONDS)
     with served(tmp_path) as page:
         tab = browser.open(page)
         tab.evaluate(SLOW_FOLDERS)
+        tab.evaluate(SLOW_PLAY)
         keys = tab.keyboard
 
         def tab_to(target: Any) -> None:
@@ -435,8 +461,7 @@ def test_a_finger_moves_the_line_and_scrolls_the_page(tmp_path, browser, expect,
         for what in ("#after", "#lane-bars"):
             before = tab.evaluate("scrollY")
             drag(tab.locator(what), 0, -120)
-            tab.wait_for_timeout(100)
-            assert tab.evaluate("scrollY") > before + 50, what
+            wait_until(tab, f"scrollY > {before} + 50")
 
 
 @pytest.mark.long
@@ -468,6 +493,13 @@ def test_two_tabs_show_videos_of_their_own_and_one_list(tmp_path, browser, expec
         expect(row(stranger, "tape 2-clear.mkv")).to_be_visible()
 
 
+# But for what turns without an end, such as the sign of work.
+IS_STILL = """
+document.getAnimations().every(
+  (each) => each.playState !== "running" || each.effect.getComputedTiming().iterations === Infinity)
+"""
+
+
 class Looked:
     """What was seen in the states of the page; pictures go to $PAGE_PICTURES if that is set."""
 
@@ -477,6 +509,7 @@ class Looked:
         self.faults: list[str] = []
 
     def __call__(self, state: str) -> None:
+        wait_until(self.tab, IS_STILL)  # colors may be on their way
         self.faults += [f"{state}: {found}" for found in violations(self.tab)]
         too_wide = self.tab.evaluate("document.documentElement.scrollWidth - innerWidth")
         if too_wide > 0:
@@ -494,13 +527,12 @@ def test_axe_finds_nothing_serious(tmp_path, browser, expect, tape, scheme, size
     with served(tmp_path) as page:
         tab = browser.open(page, size, scheme=scheme)
         look = Looked(tab, f"{size[0]}-{scheme}")
-        hold, slow = page.steering / "hold", page.steering / "slow"
+        hold = page.steering / "hold"
         look("empty")
         tab.get_by_role("button", name="Choose on this computer").click()
         dialog = tab.get_by_role("dialog", name="Choose videos on this computer")
         dialog.get_by_role("button", name="Videos", exact=True).click()
         dialog.get_by_role("button", name=re.compile("^tape 3")).click()
-        tab.wait_for_timeout(500)  # the button's colors are on their way before
         look("folders")
         hold.touch()
         dialog.get_by_role("button", name="Open", exact=True).click()
@@ -532,7 +564,7 @@ def test_axe_finds_nothing_serious(tmp_path, browser, expect, tape, scheme, size
         expect(tab.get_by_text("It is saved in")).to_be_visible()
         look("target")
         tab.keyboard.press("Escape")
-        slow.write_text("0.3")
+        hold.touch()
         restorer_button(tab).click()
         job = row(tab, "tape 3-clear.mp4")
         job.get_by_role("button", name=re.compile("^Pause")).click()
@@ -541,7 +573,7 @@ def test_axe_finds_nothing_serious(tmp_path, browser, expect, tape, scheme, size
         job.get_by_role("button", name=re.compile("^Continue")).click()
         expect(job).to_contain_text(re.compile(r"Restoring faces: \d+ %"))
         look("running")
-        slow.unlink()
+        hold.unlink()
         expect(job).to_contain_text("Done")
         look("done")
         tab.get_by_label("Side by side").check()
@@ -593,9 +625,10 @@ def write_part(source: Path, target: Path, frames: int) -> Path:
 def write_opener(folder: Path) -> Path:
     """Write a program in the place of the desktop's, which notes what it is asked to open."""
     opener = folder / "xdg-open"
-    opener.write_text(f'#!/bin/sh\nprintf %s "$1" > {folder / "opened"}\n')
+    opened = folder / "opened"
+    opener.write_text(f'#!/bin/sh\nprintf %s "$1" > {opened}.new && mv {opened}.new {opened}\n')
     opener.chmod(0o755)
-    return folder / "opened"
+    return opened
 
 
 @pytest.mark.long
@@ -631,8 +664,7 @@ def test_the_whole_way(tmp_path, browser, expect, shared, weights, monkeypatch):
         tab.get_by_role("button", name="Show this moment (0:01.0)").click()
         expect(tab.locator("#loop-after")).to_have_js_property("paused", False, timeout=LONG_MS)
         assert tab.locator("#loop-before").evaluate("video => video.videoWidth") == 480
-        apart = distances_seconds(tab, "#loop-before", "#loop-after", 0, 40)
-        assert np.median(np.abs(apart)) < 0.5 / 30
+        assert loops_together(tab, 40, 0.5 / 30)
 
         tab.keyboard.press("i")
         tab.get_by_label("to", exact=True).fill("0:03.5")
@@ -668,16 +700,15 @@ def test_the_whole_way(tmp_path, browser, expect, shared, weights, monkeypatch):
         assert np.median(np.abs(apart)) < 0.5 / 30
         tab.keyboard.press(" ")
         tab.keyboard.press(".")
-        tab.wait_for_timeout(500)
-        times = [tab.locator(which).evaluate("video => video.currentTime") for which in BOTH]
-        assert abs(times[0] - times[1] - 1.0) < 0.5 / 30
+        wait_until(tab, ARE_TOGETHER, [*BOTH, 1.0, 0.5 / 30])
 
         with tab.expect_popup() as popup:
             job.get_by_role("link", name=re.compile("^Report")).click()
         expect(popup.value.locator("body")).to_contain_text("Tape 12")
         job.get_by_role("button", name=re.compile("^Show in folder")).click()
         expect(job.get_by_role("alert")).to_be_hidden()
-        tab.wait_for_timeout(500)
+        while not opened.exists():
+            tab.wait_for_timeout(50)
         assert opened.read_text() == str(videos_of(tmp_path))
         tab.request.get(f"{page.address}/")
         assert page.end() == 0
