@@ -15,6 +15,14 @@ def environment(**more: str) -> dict[str, str]:
     return os.environ | {"PYTHONPATH": os.pathsep.join(paths)} | more
 
 
+def changed_ns(path: Path) -> int:
+    """When a file was changed; 0 while there is none."""
+    try:
+        return path.stat().st_mtime_ns
+    except FileNotFoundError:
+        return 0
+
+
 def started_by(number: int) -> list[psutil.Process]:
     """The processes that a process has started; none if it has ended."""
     try:

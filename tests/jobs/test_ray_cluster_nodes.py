@@ -48,8 +48,12 @@ def command(tape: Path, target: Path, *more: str) -> list[str]:
 
 def descendants(of: set[int]) -> set[int]:
     """The living processes below these, and these."""
-    listed = subprocess.run(["ps", "-eo", "pid=,ppid="], capture_output=True, text=True, check=True)
-    pairs = [tuple(map(int, line.split())) for line in listed.stdout.splitlines()]
+    listed = subprocess.run(
+        ["ps", "-eo", "pid=,ppid=,stat="], capture_output=True, text=True, check=True
+    )
+    rows = [line.split() for line in listed.stdout.splitlines()]
+    # For one that has lost its parent, perhaps no process waits; then it stays as a zombie.
+    pairs = [(int(pid), int(parent)) for pid, parent, state in rows if state[0] != "Z"]
     found: set[int] = set()
     while found != (more := of | {pid for pid, parent in pairs if parent in found | of}):
         found, of = more, more

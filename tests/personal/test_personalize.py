@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 import torch
 from helpers.person_film import ANNA, BERT, SIDE, ByColor, Studio, picture, track_of
+from helpers.processes import changed_ns
 from helpers.small_disk import Disk
 from helpers.videos import Command
 from safetensors.torch import load_file
@@ -368,9 +369,9 @@ def test_killed_runs_give_the_same_file(tmp_path: Path) -> None:
     state = tmp_path / "killed" / "anna.safetensors.training" / "state.pt"
     kills = 0
     for delay_seconds in (0.05, 0.2, 0.4):
-        before = state.stat().st_mtime_ns if state.exists() else 0
+        before = changed_ns(state)
         process = subprocess.Popen([sys.executable, "-c", code, str(tmp_path / "killed")])
-        while process.poll() is None and (not state.exists() or state.stat().st_mtime_ns == before):
+        while process.poll() is None and changed_ns(state) in (0, before):
             time.sleep(0.01)
         time.sleep(delay_seconds)
         process.kill()

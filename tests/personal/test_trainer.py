@@ -14,6 +14,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from helpers.processes import changed_ns
 from skimage import data
 
 from vidrestore.common.errors import VidrestoreError
@@ -156,9 +157,9 @@ def test_a_process_that_is_killed_gives_the_same_network(tmp_path: Path) -> None
     )
     kills = 0
     for delay_seconds in (0.05, 0.13, 0.29):
-        before = path.stat().st_mtime_ns if path.exists() else 0
+        before = changed_ns(path)
         process = subprocess.Popen([sys.executable, "-c", code])
-        while process.poll() is None and (not path.exists() or path.stat().st_mtime_ns == before):
+        while process.poll() is None and changed_ns(path) in (0, before):
             time.sleep(0.01)
         time.sleep(delay_seconds)
         process.kill()
