@@ -684,6 +684,7 @@ def chosen_restorer(
         on_notice=send_notice,
         run_as=run_as(device, how.number_format, _engine(how)),
         is_cheap=device.type != "cpu",
+        needs_codes=how.latent == "shot",
         hashes=hashes,
     )
 

@@ -1,12 +1,14 @@
 """Each face gets the smallest GPEN that its place in the picture can show, and keeps it."""
 
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
 import av
+import numpy as np
 import pytest
 import torch
-from helpers import gpen_formula
+from helpers import gpen_formula, onnx_networks
 from helpers.events import messages
 from helpers.media import (
     AS_PAINTED,
@@ -22,6 +24,7 @@ from helpers.stand_in_networks import Shelf
 from vidrestore.api import restore_video
 from vidrestore.common import checksums
 from vidrestore.common.errors import WeightsError
+from vidrestore.common.events import Progress
 from vidrestore.common.profiles import load_settings
 from vidrestore.common.settings import Restore
 from vidrestore.imaging.frame import Frame
@@ -198,6 +201,23 @@ def test_real_weights_come_by_name(tape, folder, tmp_path):
     torch.testing.assert_close(restorer(windows), wanted.clamp(0, 1), atol=1e-5, rtol=0)
     with pytest.raises(WeightsError, match=r"GPEN-BFR-512\.pth is in none of .*--offline"):
         restore_video(tape, tmp_path / "no.mkv", settings_for(folder), analysis=analysis)
+
+
+def test_a_size_without_latent_codes_is_refused_before_any_frame(tape, folder, tmp_path):
+    shutil.copy(folder / "GPEN-BFR-256.pth", tmp_path)
+    face = np.float32, ("n", 3, 512, 512)
+    onnx_networks.network(
+        tmp_path / "GPEN-BFR-512.onnx", [("image", *face)], ("same", *face),
+        [("Identity", ["image"], ["same"], {})],
+    )  # fmt: skip
+    codes = settings_for(tmp_path, **{"restore.latent": "shot"})
+    analysis, told = analysis_of_tape(tape), []
+    with pytest.raises(WeightsError, match=r"GPEN-BFR-512\.onnx runs .* without a latent code"):
+        restore_video(tape, tmp_path / "no.mkv", codes, analysis=analysis, on_event=told.append)
+    assert not [event for event in told if isinstance(event, Progress)]
+    assert chosen_restorer(codes, None).for_crop_size(64).name == "gpen-256"
+    plain = chosen_restorer(settings_for(tmp_path), None)
+    assert plain.for_crop_size(512).name == "gpen-512"
 
 
 @pytest.mark.parametrize("name", ["gpen-auto", "gpen-256", "its path"])

@@ -13,6 +13,7 @@ from vidrestore.common.checksums import FileHashes
 from vidrestore.common.errors import WeightsError
 from vidrestore.imaging.resample import squared
 from vidrestore.models.restorers import FileRestorer, LatentRestorer, Restorer, memory_errors
+from vidrestore.models.restorers.gpen import holds_gpen
 
 _log = logging.getLogger("vidrestore")
 
@@ -64,6 +65,8 @@ class AdaptiveGpen(Restorer):
         run_as: Names how the networks are run, for `cache_key`.
         is_cheap: Whether restoring a face costs less than keeping the result in a file. Default
             False.
+        needs_codes: Whether the networks get latent codes, so that one without is refused as soon
+            as a face needs it. Default: False.
         hashes: The hashes of files that the run has read already.
 
     Raises:
@@ -83,10 +86,11 @@ class AdaptiveGpen(Restorer):
         on_notice: Callable[[str], None] = lambda message: None,
         run_as: str = "",
         is_cheap: bool = False,
+        needs_codes: bool = False,
         hashes: FileHashes | None = None,
     ) -> None:
         self._hashes = hashes or FileHashes()
-        self.is_cheap, self._run_as = is_cheap, run_as
+        self.is_cheap, self._run_as, self._needs_codes = is_cheap, run_as, needs_codes
         self._open, self._find, self._has, self._has_room, self._notify = (
             open_tier, find_weights, is_available, has_room, on_notice,
         )  # fmt: skip
@@ -110,14 +114,17 @@ class AdaptiveGpen(Restorer):
             The network.
 
         Raises:
-            WeightsError: No weights will do.
+            WeightsError: No weights will do, or the network has no latent codes and needs them.
         """
         if work_px not in self._by_side:
             name = tier_for(work_px, self._has, self._has_room)
             if name not in self._tiers:
+                path = self._find(name)
+                if self._needs_codes and path.suffix.lower() == ".onnx" and not holds_gpen(path):
+                    raise _without_code(path)
                 self._tiers[name] = _Tier(
                     name,
-                    self._find(name),
+                    path,
                     self._open,
                     self._release_others,
                     run_as=self._run_as,
@@ -169,6 +176,13 @@ class AdaptiveGpen(Restorer):
         return squared(tier(squared(windows[:, 0], tier.size or side)[:, None]), side)
 
 
+def _without_code(path: Path) -> WeightsError:
+    return WeightsError(
+        f"{path} runs through onnxruntime, without a latent code; replace the file by GPEN's own "
+        "or use --set restore.latent=frame"
+    )
+
+
 class _Tier(FileRestorer, LatentRestorer):
     """A network that is opened when it is first called."""
 
@@ -218,10 +232,7 @@ class _Tier(FileRestorer, LatentRestorer):
     def _latent(self) -> LatentRestorer:
         network = self._opened()
         if not isinstance(network, LatentRestorer):
-            raise WeightsError(
-                f"{self._path} runs through onnxruntime, without a latent code; replace the file "
-                "by GPEN's own or use --set restore.latent=frame"
-            )
+            raise _without_code(self._path)
         return network
 
     @property
