@@ -564,6 +564,22 @@ def test_the_name_of_a_file_may_be_long(folder, tmp_path):
     assert [person.name for person in settings.person] == ["a" * 200]
 
 
+def test_two_files_of_one_person_are_one_person(tape, faces, folder, tmp_path):
+    """The file whose face is more like the person is taken, and its name alone tells the other."""
+    files = {
+        name: personal_file(tmp_path / f"{name}.safetensors", seed, np.array(
+            [cosine, (1 - cosine**2) ** 0.5, *[0] * 14], np.float32))
+        for name, seed, cosine in (("old", 1, 0.95), ("new", 2, 0.99))
+    }  # fmt: skip
+    for other, is_told in (("Anna", False), ("Ann", True)):
+        people = [{"name": "Anna", "restorer": str(files["new"])},
+                  {"name": other, "restorer": str(files["old"])}]  # fmt: skip
+        told: list[Any] = []
+        settings = settings_for(folder, person=people)
+        assert assigned_to(tape, faces, settings, tmp_path, told=told) == {0: "new", 2: "new"}
+        assert any("surely that of Ann," in message for message in messages(told)) == is_told
+
+
 def test_a_network_of_two_people_names_neither_of_them(folder, faces):
     both = [{"name": name, "restorer": "gpen-2048"} for name in ("Anna", "Ben")]
     settings = settings_for(folder, person=both)

@@ -81,6 +81,7 @@ def test_other_files_have_no_description(tmp_path: Path) -> None:
     "change",
     [
         {"embedding": [1.0, 1.0]},
+        {"embedding": [float("nan"), 1.0]},
         {"embedding": [[1.0]]},
         {"embedding": [10**400]},  # no float
         {"embedding": [1e300]},  # no float32

@@ -1,12 +1,14 @@
 """From films and photographs to the file of a network, and what is refused on the way."""
 
 import json
+import os
 import re
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -214,6 +216,96 @@ def test_a_state_of_other_settings_is_named(studio: Studio) -> None:
     events: list[Event] = []
     run(studio.request(film, settings=studio.settings(seed=1)), events.append)
     assert "training begins anew" in notices(events)
+
+
+def saved(state: Path, **changes: Any) -> None:
+    torch.save(torch.load(state, weights_only=True) | changes, state)
+
+
+@pytest.mark.parametrize(
+    ("change", "why"),
+    [
+        (lambda state: saved(state, networks={"gpen": {}, "average": {}}), "in another form"),
+        (lambda state: (state.unlink(), os.mkfifo(state)), "is a pipe .*; remove it"),
+    ],
+)
+def test_a_state_that_cannot_be_read_is_refused_and_stays(
+    studio: Studio, change: Callable[[Path], None], why: str
+) -> None:
+    film, state = studio.film("film.mkv"), studio.folder / "anna.safetensors.training" / "state.pt"
+    with pytest.raises(StopError):
+        run(studio.request(film), _stop_after(4))
+    change(state)
+    with pytest.raises(UsageError, match=rf"state\.pt {why}|state\.pt is the state .*{why}"):
+        run(studio.request(film))
+    assert state.exists()
+
+
+def test_an_error_of_the_receiver_is_its_own(studio: Studio) -> None:
+    def fail(event: Event) -> None:
+        if isinstance(event, TrainingProgress):
+            raise BrokenPipeError
+
+    with pytest.raises(BrokenPipeError):
+        run(studio.request(studio.film("film.mkv")), fail)
+
+
+def test_a_run_that_ends_meanwhile_may_take_its_folder_with_it(
+    studio: Studio, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tries = []
+
+    def taken(path: Path, *, wait: bool) -> Any:
+        if not tries:
+            path.parent.rmdir()
+        tries.append(path)
+        return held(path, wait=wait)
+
+    monkeypatch.setattr(run_module, "held", taken)
+    run(studio.request(studio.film("film.mkv")))
+    assert len(tries) == 2
+
+
+def test_a_disk_that_fills_up_or_goes_away_keeps_the_last_state(studio: Studio, disk: Disk) -> None:
+    film, target = studio.film("film.mkv"), disk.folder / "anna.safetensors"
+    filler, state = disk.folder / "filler", disk.folder / "anna.safetensors.training" / "state.pt"
+
+    def fill(event: Event) -> None:
+        if isinstance(event, TrainingProgress) and event.step == 5:
+            disk.remount("size=1500k")
+            with suppress(OSError), filler.open("wb", buffering=0) as file:
+                while True:
+                    file.write(bytes(4096))
+
+    with pytest.raises(OutputError, match=r"no space is left in .*; make room and run the same"):
+        run(studio.request(film, target=target), fill)
+    assert {*disk.folder.rglob("*")} == {filler, state, state.parent, state.parent / "lock"}
+    filler.unlink()
+    disk.remount("size=64m")
+    events: list[Event] = []
+    run(studio.request(film, target=target), events.append)
+    assert "goes on after step 3" in notices(events)
+    assert [*disk.folder.iterdir()] == [target]
+    disk.remount("ro")
+    with pytest.raises(OutputError, match="for the network cannot be written to: read-only"):
+        run(studio.request(film, target=disk.folder / "ben.safetensors"))
+    disk.remount("rw")
+
+
+def test_a_page_on_a_full_disk_costs_no_network(studio: Studio, disk: Disk) -> None:
+    film, page = studio.film("film.mkv"), disk.folder / "page.html"
+    disk.remount("size=4k")
+    events: list[Event] = []
+    api.personalize(
+        film, studio.folder / "anna.safetensors", studio.settings(), person=1, report=page,
+        on_event=events.append,
+    )  # fmt: skip
+    told = notices(events)
+    assert "page.html could not be written (no space left on device)" in told
+    assert [*disk.folder.iterdir()] == []
+    assert {path.name for path in studio.folder.iterdir()} == {
+        "film.mkv", "base.safetensors", "anna.safetensors", "disk",
+    }  # fmt: skip
 
 
 def test_a_kept_analysis_of_other_frames_is_made_again(studio: Studio) -> None:

@@ -125,6 +125,18 @@ def system_reason(error: BaseException) -> str:
     return reason if reason[:2].isupper() else reason[0].lower() + reason[1:]
 
 
+def reason_beneath(error: BaseException) -> str:
+    """Return the reason of the system for an error, without the advice to run a command again.
+
+    Args:
+        error: An error, such as that of `not_written`.
+
+    Returns:
+        `system_reason` of the OSError that caused it, if there is one, else of the error itself.
+    """
+    return system_reason(error.__cause__ if isinstance(error.__cause__, OSError) else error)
+
+
 def is_disk_full(error: BaseException) -> bool:
     """Tell whether an error means that the disk, or the quota of the user on it, is full.
 

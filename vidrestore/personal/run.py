@@ -39,6 +39,7 @@ from vidrestore.personal.trainer import (
     Look,
     StepDone,
     Trainer,
+    TrainingEvent,
     TrainingRecord,
     TrainingSet,
 )
@@ -226,22 +227,27 @@ def _gathered(
 def _follow(trainer: Trainer, planned: Forecast, state: Path, on_event: OnEvent | None) -> None:
     """Train to the end, and send what the user sees of it."""
     is_begun = state.exists()
+    for event in _events(trainer, planned, state):
+        if isinstance(event, Look):
+            notify(
+                on_event,
+                f"after {counted(event.step, 'step')}, compared with {planned.base} on the "
+                f"crops that are set apart: {gains(trainer.record.base, event.scores)}",
+            )
+            continue
+        if is_begun:
+            is_begun = False
+            notify(on_event, _of_begun(event, state))
+        if on_event is not None:
+            on_event(TrainingProgress(event.step, event.steps, event.losses))
+
+
+def _events(trainer: Trainer, planned: Forecast, state: Path) -> Iterator[TrainingEvent]:
+    """Train; errors of the disk and the memory become sentences, those of the receiver do not."""
     try:
-        for event in trainer.run():
-            if isinstance(event, Look):
-                notify(
-                    on_event,
-                    f"after {counted(event.step, 'step')}, compared with {planned.base} on the "
-                    f"crops that are set apart: {gains(trainer.record.base, event.scores)}",
-                )
-                continue
-            if is_begun:
-                is_begun = False
-                notify(on_event, _of_begun(event, state))
-            if on_event is not None:
-                on_event(TrainingProgress(event.step, event.steps, event.losses))
+        yield from trainer.run()
     except OSError as error:
-        raise not_written(f"the state of the training {state}", state.parent, error) from error
+        raise _not_kept(state, state.parent, error) from error
     except (RuntimeError, MemoryError) as error:
         if not ran_out_of_memory(error):
             raise
@@ -250,6 +256,11 @@ def _follow(trainer: Trainer, planned: Forecast, state: Path, on_event: OnEvent 
             f"{planned.device}, of which other programs use a part; end them, or choose fewer "
             "with --set train.batch or a smaller network with --base"
         ) from error
+
+
+def _not_kept(state: Path, folder: Path, error: OSError) -> OutputError:
+    what = f"the state of the training {state}"
+    return not_written(what, folder, error, "cannot be kept")
 
 
 @contextmanager
@@ -285,8 +296,7 @@ def _state_of(request: PersonalizeRequest, needed_bytes: int) -> Iterator[Path]:
     state = folder / "state.pt"
     with ExitStack() as last, ExitStack() as stack:
         try:
-            folder.mkdir(exist_ok=True)
-            stack.enter_context(held(folder / "lock", wait=False))
+            _lock(folder, stack)
             # It is removed while the lock is held, since another run may take the lock right after.
             # Windows cannot remove an open file.
             (last if sys.platform == "win32" else stack).callback(_remove_empty, folder, state)
@@ -298,8 +308,23 @@ def _state_of(request: PersonalizeRequest, needed_bytes: int) -> Iterator[Path]:
         except OSError as error:
             with logged(OSError):
                 folder.rmdir()  # where nothing is in it
-            raise not_written(f"the state of the training {state}", folder.parent, error) from error
+            raise _not_kept(state, folder.parent, error) from error
         yield state
+
+
+def _lock(folder: Path, stack: ExitStack) -> None:
+    """Create a folder and lock it until the stack ends."""
+    while True:
+        folder.mkdir(exist_ok=True)
+        try:
+            stack.enter_context(held(folder / "lock", wait=False))
+        except FileNotFoundError as error:
+            # Another run has ended in between, and removed the folder. A link to nowhere remains.
+            if folder.is_symlink():
+                raise
+            log_handled(error)
+        else:
+            return
 
 
 def _remove_empty(folder: Path, state: Path) -> None:

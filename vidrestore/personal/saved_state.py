@@ -10,8 +10,8 @@ from typing import Any
 
 import torch
 
-from vidrestore.common.errors import WeightsError
-from vidrestore.common.files import written_atomically
+from vidrestore.common.errors import UsageError, WeightsError
+from vidrestore.common.files import no_ordinary_file, written_atomically
 from vidrestore.models.weight_file import check_sums
 
 _logger = logging.getLogger("vidrestore")
@@ -50,10 +50,13 @@ def read(path: Path, key: str, device: torch.device) -> dict[str, Any] | None:
         The parts by name; None where there is no file, it is damaged, or of other arguments.
 
     Raises:
+        UsageError: It is a folder, a pipe or a device.
         OSError: The file cannot be read.
     """
     if not path.exists():
         return None
+    if (fault := no_ordinary_file(path)) is not None:
+        raise UsageError(f"the state of a training {path} {fault}; remove it")
     try:
         check_sums(path)
         state: dict[str, Any] = torch.load(path, map_location=device, weights_only=True)

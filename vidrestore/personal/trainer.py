@@ -22,8 +22,9 @@ import numpy.typing as npt
 import torch
 from torch import nn
 
-from vidrestore.common.errors import VidrestoreError
+from vidrestore.common.errors import UsageError, VidrestoreError
 from vidrestore.common.settings import Train
+from vidrestore.models.admission import ran_out_of_memory
 from vidrestore.models.gpen.cuda import repeatable_convolutions
 from vidrestore.models.gpen.network import GPEN
 from vidrestore.personal import objectives, saved_state
@@ -190,6 +191,7 @@ class Trainer:
 
         Raises:
             VidrestoreError: A loss is no longer finite.
+            UsageError: The state of this training has another form.
             OSError: The state cannot be written.
         """
         self._go_on()
@@ -388,6 +390,18 @@ class Trainer:
         state = saved_state.read(self._state_path, self._key, self._device)
         if state is None:
             return
+        try:
+            self._take(state)
+        except (LookupError, RuntimeError, TypeError, ValueError, AttributeError) as error:
+            if ran_out_of_memory(error):
+                raise
+            raise UsageError(
+                f"{self._state_path} is the state of this training, but another version of "
+                "vidrestore wrote it in another form; end the training with that version, or "
+                "remove the file to begin anew"
+            ) from error
+
+    def _take(self, state: Mapping[str, Any]) -> None:
         self._gpen.load_state_dict(state["networks"]["gpen"])
         self._average.network.load_state_dict(state["networks"]["average"])
         if self._judges.discriminator is not None:

@@ -239,6 +239,15 @@ def test_weights_that_are_not_finite(value: float, tmp_path: Path, state: dict) 
         load_checkpoint(save(tmp_path / "a.pth", state))
 
 
+def test_weights_of_other_precisions(tmp_path: Path, state: dict) -> None:
+    small = state["ecd0.0.1.bias"].to(torch.float8_e4m3fn)
+    _, read = load_checkpoint(save(tmp_path / "a.pth", state | {"ecd0.0.1.bias": small}))
+    assert torch.equal(read["ecd0.0.1.bias"], small.float())
+    beyond = torch.full((64,), 1e300, dtype=torch.float64)  # infinite in float32
+    with pytest.raises(WeightsError, match=r"values in ecd0\.0\.1\.bias that are NaN, infinite"):
+        load_checkpoint(save(tmp_path / "a.pth", state | {"ecd0.0.1.bias": beyond}))
+
+
 # Damage
 
 

@@ -146,7 +146,7 @@ def _checked(path: Path, state: Mapping[str, Tensor]) -> tuple[GPENConfig, dict[
                 f"{path} has {key} of shape {tuple(state[key].shape)} where a GPEN for "
                 f"{config.size} px has {tuple(value.shape)}"
             )
-        if not (state[key].is_floating_point() and state[key].isfinite().all()):
+        if not (state[key].is_floating_point() and state[key].float().isfinite().all()):
             raise WeightsError(
                 f"{path} has values in {key} that are NaN, infinite or no floating-point numbers; "
                 "get the file again"

@@ -19,7 +19,7 @@ from vidrestore.analysis.description import facts_of, people_of
 from vidrestore.analysis.replay import last_duration
 from vidrestore.analysis.result import Analysis, in_output, is_woven
 from vidrestore.common.counting import counted
-from vidrestore.common.errors import system_reason
+from vidrestore.common.errors import reason_beneath
 from vidrestore.common.events import Event, Notice, OnEvent, PassTimes, notify
 from vidrestore.common.files import output_file
 from vidrestore.common.handled import log_handled
@@ -147,7 +147,7 @@ class Reporter:
             # The output has its name already, so a failed page must not look like a failed run.
             log_handled(error)
             was_stopped = isinstance(error, KeyboardInterrupt)
-            why = "interrupted" if was_stopped else system_reason(error)
+            why = "interrupted" if was_stopped else reason_beneath(error)
             sentence = f"the report {self._path} could not be written ({why}); the output is whole"
             return replace(summary, warnings=(*summary.warnings, sentence))
         notify(self._pass_on, f"the report is in {self._path}")

@@ -20,7 +20,7 @@ import numpy.typing as npt
 import torch
 
 from vidrestore.common.counting import counted
-from vidrestore.common.errors import system_reason
+from vidrestore.common.errors import reason_beneath
 from vidrestore.common.events import OnEvent, notify
 from vidrestore.common.files import output_file
 from vidrestore.common.handled import log_handled
@@ -142,7 +142,7 @@ def write_training_page(
     except Exception as error:
         # The network took hours, and a page does not.
         log_handled(error)
-        notify(on_event, f"the report {path} could not be written ({system_reason(error)})")
+        notify(on_event, f"the report {path} could not be written ({reason_beneath(error)})")
     else:
         notify(on_event, f"the report is in {path}")
 
