@@ -511,6 +511,42 @@ def test_a_worker_opens_the_same_networks(tape, faces, folder, tmp_path, monkeyp
     assert file in pickle.loads(sent).restorers.each()
 
 
+class WithoutAFile:
+    """Workers on a machine that lacks a file which the machine of the plan has."""
+
+    def __init__(self, pool, path: Path) -> None:
+        self._pool, self._path = pool, path
+        self.check = pool.check
+
+    def render(self, *given):
+        self._path.unlink()
+        yield from self._pool.render(*given)
+
+
+@pytest.mark.long
+def test_workers_restore_two_people_with_two_networks(tape, faces, folder, outputs, tmp_path):
+    pytest.importorskip("ray")
+    from vidrestore.jobs import ray_cluster
+
+    anna, target = personal_file(tmp_path / "anna.safetensors", 1, ANNA), tmp_path / "out.mkv"
+    people = [{"name": "Anna", "restorer": str(anna)},
+              {"name": "Ben", "restorer": str(folder / "ben.safetensors")}]  # fmt: skip
+    more = {"person": people, "keep_job": True}  # a job that is kept has two segments
+    alone = run(tape, tmp_path / "alone.mkv", faces, folder, **more)
+    with ray_cluster.local(2) as pool:
+        summary = run(tape, target, faces, folder, workers=pool, **more)
+        both = pictures(target)
+        assert same(both, pictures(tmp_path / "alone.mkv"), ...)
+        assert same(both, outputs("anna"), LEFT)
+        assert same(both, outputs("ben"), RIGHT)
+        assert summary.networks == alone.networks
+        assert [use.people for use in summary.networks] == [(1,), (2,)]
+        lacking = WithoutAFile(pool, anna)
+        with pytest.raises(InputError, match=r"anna\.safetensors does not exist on .*; share its"):
+            run(tape, tmp_path / "no.mkv", faces, folder, workers=lacking, **more)
+    assert not (tmp_path / "no.mkv").exists()
+
+
 def test_only_sure_faces_count_as_those_of_a_person():
     def seen(person, embedding, first=0, count=5):
         track = plain_track(count, centre=(9, 9), side=9, first_frame=first, track_id=person)
