@@ -95,7 +95,7 @@ def answers(port: int) -> bool:
     return False
 
 
-def wait_for(is_so: Callable[[], object], seconds: float = 120) -> None:
+def wait_for(is_so: Callable[[], object], seconds: float = 400) -> None:
     end = time.monotonic() + seconds
     while not is_so():
         assert time.monotonic() < end
