@@ -13,7 +13,7 @@ from helpers.scenes import composed
 from skimage import data
 
 from vidrestore.analysis.detection import FirstLook, close_gaps, detect
-from vidrestore.analysis.mesh_tracking import MeshTracker, look_at_angles, score_of
+from vidrestore.analysis.mesh_tracking import MeshTracker, Pictures, look_at_angles, score_of
 from vidrestore.api import analyze_video
 from vidrestore.common.errors import UsageError
 from vidrestore.common.profiles import load_settings
@@ -21,7 +21,7 @@ from vidrestore.common.settings import Detect
 from vidrestore.imaging.frame import Frame
 from vidrestore.imaging.geometry import apply, fit_similarity, invert, template
 from vidrestore.models.detectors import Detection, Detector, detection
-from vidrestore.models.face_mesh import FaceMesh, square_of_landmarks
+from vidrestore.models.face_mesh import FaceMesh, Mesh, square_of_landmarks
 from vidrestore.models.factory import open_detector
 
 EYES_PX = 60
@@ -439,6 +439,57 @@ def test_a_face_that_no_mesh_confirms_counts_where_the_detector_is_sure(
     (faces,) = faces_of([flat], Claims((100, 60, 180, 160), score), mesh_file)
     assert len(faces) == expected
     assert all(face.shape is None and face.score == pytest.approx(score) for face in faces)
+
+
+class Shrinking(FaceMesh):
+    """Sees a face of 100 px, whose mesh is smaller than the square; and counts its looks."""
+
+    def __init__(self, logit):
+        self.looks, self._logit = 0, logit
+
+    def look(self, picture, square):
+        self.looks += 1
+        share = 0.85 * square.side_px / 1.5
+        across = np.linspace(-0.35, 0.35, 468)
+        points = np.zeros((468, 3), np.float32)
+        points[:, 0], points[:, 1] = share * across, share * np.linspace(-0.5, 0.5, 468)
+        eyes = {33: (-0.3, -0.2), 133: (-0.1, -0.2), 362: (0.1, -0.2), 263: (0.3, -0.2)}
+        for number, place in {**eyes, 1: (0, 0.1), 61: (-0.2, 0.3), 291: (0.2, 0.3)}.items():
+            points[number, :2] = np.multiply(share, place)
+        points[:, :2] += (140, 110)
+        logit = self._logit if square.side_px > 100 else -5.0
+        return Mesh(points, logit)
+
+
+@pytest.mark.parametrize(("logit", "has_mesh"), [(6.0, True), (1.0, True), (-1.0, False)])
+def test_a_mesh_that_would_shrink_keeps_the_size_that_the_detector_saw(logit, has_mesh):
+    detector, network = Claims((100, 60, 180, 160), 0.9), Shrinking(logit)
+    info, settings = info_of(320, 240, "gbrp"), Detect()
+    flat = np.full((240, 320, 3), 60, np.uint8)
+    frames = (replace(frame_of(flat, index), pts=512 * index) for index in range(12))
+    first = FirstLook(detector, info, settings)
+    meshes, looks, faces = MeshTracker(network, least_score=0.5), [], []
+    for _, observation in detect(map(first, frames), detector, info, settings, meshes=meshes):
+        looks.append(network.looks)
+        faces += observation.detections
+    assert len(faces) == 12
+    assert all(face.score >= 0.85 for face in faces)
+    assert all((face.shape is not None) == has_mesh for face in faces)
+    if has_mesh:
+        assert np.ptp([face.box for face in faces], axis=0).max() < 0.1
+        assert np.diff(looks)[1:].tolist() == [1] * 10
+
+
+def test_what_was_no_face_at_any_angle_is_searched_again_only_after_some_frames(monkeypatch):
+    flat = np.full((240, 320, 3), 60, np.uint8)
+    network, searched = Shrinking(-9.0), []
+    monkeypatch.setattr(network, "find", lambda *_: searched.append(frame))
+    meshes = MeshTracker(network, least_score=0.5)
+    face = Claims((100, 60, 180, 160), 0.9)(flat)
+    for frame in range(12):
+        meshes.begin()
+        meshes.confirm(Pictures(flat), face, thorough=frame in (0, 2, 4, 10))
+    assert searched == [0, 6]
 
 
 def test_a_sure_claim_on_the_head_of_another_face_is_dropped(shared, mesh_file):

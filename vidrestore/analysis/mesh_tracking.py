@@ -21,6 +21,7 @@ from vidrestore.models.detectors import Detection, Detector, is_among, moved
 from vidrestore.models.face_mesh import (
     INPUT_PX,
     NO_DOUBT_LOGIT,
+    UNLIKELY_LOGIT,
     FaceMesh,
     Mesh,
     Square,
@@ -53,6 +54,12 @@ _SURE_SCORE = 0.05
 # was below the least one, it tries the detection only in every third frame.
 _SAME_BOX, _REJECTED_FRAMES = 0.5, 12
 _TRIES_IN_A_ROW, _LEAST_DOUBT_LOGIT, _RARELY_FRAMES = 3, 0.0, 3
+# It tries such a detection at every angle at most once in this number of frames.
+_SEARCH_AGAIN_FRAMES = 6
+# A mesh that settles only at the detector's size of the face keeps that size, which moves by the
+# last share towards each new size, until its logit is at least the second one. Where the detector
+# is sure, the first logit is enough for it: the face counts without a mesh, too.
+_LEAST_HELD_LOGIT, _FREE_LOGIT, _RESIZING = 0.0, 10.0, 0.1
 # Faces whose square is smaller, as a share of the network's picture, get a larger picture.
 _TOO_SMALL = 0.8
 _QUARTER_TURNS = {
@@ -126,12 +133,29 @@ class _Rejected:
     """The logit of that look."""
     tries: int
     """The number of looks at it and at what was in its place in the frames before."""
+    searched_frame: int
+    """The number of the frame in which the network looked at every angle last; -6 before that."""
+    is_search_due: bool
+    """Whether the network shall look at every angle as soon as it may."""
 
     def is_worth_a_look(self, frame: int) -> bool:
         """Tell whether the network looks at the detection in a frame."""
         if self.tries < _TRIES_IN_A_ROW or self.logit >= _LEAST_DOUBT_LOGIT:
             return True
         return frame - self.looked_frame >= _RARELY_FRAMES
+
+
+@dataclass(slots=True, eq=False)
+class _Face:
+    """A face of one frame that has a mesh."""
+
+    mesh: Mesh
+    """The mesh, in pixels of the view."""
+    side_px: float | None = None
+    """The side of the square of a mesh that keeps the detector's size of the face; None: the mesh
+    has settled at a size of its own."""
+    detection: Detection | None = None
+    """The detection that was made of the mesh; None before that."""
 
 
 class MeshTracker:
@@ -148,10 +172,10 @@ class MeshTracker:
         self._sure_score = least_score + _SURE_SCORE
         self._unconfirmed: list[Detection] = []
         self._known: list[Detection] = []
-        self._before: list[Mesh] = []
-        self._detections: dict[int, Detection] = {}
+        self._before: list[_Face] = []
         self._seen: list[Detection] = []
-        self._meshes: list[Mesh] = []
+        self._faces: list[_Face] = []
+        self._doubtful: list[_Face] = []
         self._rejected: list[_Rejected] = []
         self._frame = 0
         self.no_faces = 0
@@ -159,8 +183,7 @@ class MeshTracker:
 
     def begin(self) -> None:
         """Begin the next frame, in which no face is known yet."""
-        self._before, self._meshes = self._meshes, []
-        self._detections.clear()
+        self._before, self._faces, self._doubtful = self._faces, [], []
         self._seen = []
         self._frame += 1
         oldest = self._frame - _REJECTED_FRAMES
@@ -179,14 +202,20 @@ class MeshTracker:
         Returns:
             All faces of the frame that are known so far, in pixels of `pictures.view`.
         """
-        pictures.fitting(map(square_of_mesh, self._before))
-        for mesh in self._before:
-            square = square_of_mesh(mesh)
-            now = self._followed(pictures, square)
-            is_there = now.logit >= FACE_LOGIT and _is_next(square, square_of_mesh(now))
-            if is_there:
+        squares = [square_of_mesh(face.mesh) for face in self._before]
+        pictures.fitting(squares)
+        for face, square in zip(self._before, squares, strict=True):
+            if (side_px := face.side_px) is None or face.mesh.logit >= _FREE_LOGIT:
+                now = _Face(self._followed(pictures, square))
+            else:
+                now = self._held(pictures, replace(square, side_px=side_px), 1)
+            if not _is_next(square, square_of_mesh(now.mesh)):
+                continue
+            if now.mesh.logit >= FACE_LOGIT:
                 self._keep(now)
-        return self._faces()
+            elif now.side_px is not None and now.mesh.logit >= _LEAST_HELD_LOGIT:
+                self._doubtful.append(now)
+        return self._detected()
 
     def confirm(
         self,
@@ -220,77 +249,128 @@ class MeshTracker:
         if not needs_mesh:
             self._seen += found
         for face, square in zip(found, squares, strict=True):
-            known = [mesh for mesh in self._meshes if _explains(mesh, face)]
+            is_known = is_among(face, self._known, _SAME_BOX)
+            is_sure = (is_known or face.score >= self._sure_score) and not needs_mesh
+            for doubtful in self._doubtful:
+                if is_sure and _explains(doubtful.mesh, face):
+                    self._keep(doubtful)
+            explaining = [each for each in self._faces if _explains(each.mesh, face)]
+            for each in explaining:
+                if each.side_px is not None:
+                    each.side_px += _RESIZING * (square.side_px - each.side_px)
+            known = [each.mesh for each in explaining]
             if any(not again or mesh.logit >= NO_DOUBT_LOGIT for mesh in known):
                 continue
             if any(face is other for other in self._unconfirmed):
                 continue  # an earlier call looked at it in this frame
+            if any(each.side_px is not None for each in explaining):
+                continue  # it depends on what the detector saw, so there is no other to settle on
             if known and _is_among(self._settled(pictures, square, _ROUNDS_AGAIN), known):
                 continue
-            if (seen := self._confirmed(pictures, face, square, thorough)) is not None:
-                if not _is_among(seen, known):
+            is_lost = not known and any(
+                each.mesh.logit < _FREE_LOGIT and _explains(each.mesh, face)
+                for each in self._before
+            )
+            seen = self._confirmed(
+                pictures, face, square, thorough=thorough, is_sure=is_sure, is_lost=is_lost
+            )
+            if seen is not None:
+                if not _is_among(seen.mesh, known):
                     self._keep(seen)
                 continue
-            is_known = is_among(face, self._known, _SAME_BOX)
-            if (is_known or face.score >= self._sure_score) and not needs_mesh:
+            if is_sure:
                 self._unconfirmed.append(face)
             else:
                 self.no_faces += 1
-        return self._faces()
+        return self._detected()
 
     def _confirmed(
-        self, pictures: Pictures, face: Detection, square: Square, thorough: bool
-    ) -> Mesh | None:
-        """Look at a detection that is no known face; return its mesh, None where it is no face."""
+        self,
+        pictures: Pictures,
+        face: Detection,
+        square: Square,
+        *,
+        thorough: bool,
+        is_sure: bool,
+        is_lost: bool,
+    ) -> _Face | None:
+        """Look at a detection that is no known face; return the face, None where it is none.
+
+        `is_sure` means that the detection counts without a mesh, too; `is_lost` that the frame
+        before has its mesh, a weak one, which was not found again.
+        """
+        frame = self._frame
         before = next(
             (each for each in reversed(self._rejected) if is_among(face, [each.face], _SAME_BOX)),
             None,
         )
-        if before is not None and not thorough and not before.is_worth_a_look(self._frame):
-            self._rejected.append(replace(before, face=face, seen_frame=self._frame))
-            return None
-        if thorough or before is None:
-            seen = self._found(pictures, square)
+        if before is None:
+            searches = thorough or not is_lost
+            before = _Rejected(face, frame, frame, 0.0, 0, -_SEARCH_AGAIN_FRAMES, False)
         else:
-            seen = self._settled(pictures, square, _ROUNDS_AGAIN)
-        if seen is not None and seen.logit >= FACE_LOGIT:
-            return seen
-        logit = _LEAST_DOUBT_LOGIT if seen is None else seen.logit
-        tries = 1 if before is None else before.tries + 1
-        self._rejected.append(_Rejected(face, self._frame, self._frame, logit, tries))
+            due = thorough or before.is_search_due
+            searches = due and frame - before.searched_frame >= _SEARCH_AGAIN_FRAMES
+            before = replace(before, face=face, seen_frame=frame, is_search_due=due)
+            if not searches and not before.is_worth_a_look(frame):
+                self._rejected.append(before)
+                return None
+        logit = _LEAST_DOUBT_LOGIT
+        if searches:
+            seen = self._found(pictures, square)
+            if seen is not None and seen.logit >= FACE_LOGIT:
+                return _Face(seen)
+            before = replace(before, searched_frame=frame, is_search_due=False)
+        if is_sure or not searches:
+            held = self._held(pictures, square, _ROUNDS_AGAIN, is_sure=is_sure)
+            logit = held.mesh.logit
+            if logit >= (_LEAST_HELD_LOGIT if is_sure else FACE_LOGIT):
+                return held
+        tried = replace(before, looked_frame=frame, logit=logit, tries=before.tries + 1)
+        self._rejected.append(tried)
         return None
 
-    def _faces(self) -> list[Detection]:
+    def _detected(self) -> list[Detection]:
         """Return the faces with a mesh, and those without one that lie on no other head."""
-        heads = [mesh.box() for mesh in self._meshes]
+        heads = [face.mesh.box() for face in self._faces]
         others: list[Detection] = []
         for face in sorted(self._unconfirmed, key=lambda each: -each.score):
             boxes = [*heads, *(other.box for other in others)]
             share = _ONE_FACE if face.score >= self._sure_score else _ONE_HEAD
             if all(_distance(face.box, b) >= share * max(_size(face.box), _size(b)) for b in boxes):
                 others.append(face)
-        return [*(self._detection_of(mesh) for mesh in self._meshes), *others]
+        return [*(self._detection_of(face) for face in self._faces), *others]
 
-    def _detection_of(self, mesh: Mesh) -> Detection:
-        """Return the detection of a mesh of this frame, made once."""
-        found = self._detections.get(id(mesh)) or detection_of(mesh)
+    def _detection_of(self, face: _Face) -> Detection:
+        """Return the detection of a face of this frame, made once."""
+        found = face.detection or detection_of(face.mesh)
         if found.detector_landmarks is None:
-            own = [face for face in self._seen if _explains(mesh, face)]
+            own = [each for each in self._seen if _explains(face.mesh, each)]
             if own:
-                best = max(own, key=lambda face: face.score)
+                best = max(own, key=lambda each: each.score)
                 found = replace(found, detector_landmarks=best.landmarks)
-        self._detections[id(mesh)] = found
+                if face.side_px is not None:
+                    found = replace(found, score=max(found.score, best.score))
+        face.detection = found
         return found
 
-    def _keep(self, mesh: Mesh) -> None:
-        """Add a mesh, unless it is of a face that has a better one; drop those that it betters."""
-        rivals = [other for other in self._meshes if _are_one_face(mesh, other)]
-        if all(mesh.logit > other.logit for other in rivals):
-            self._meshes = [m for m in self._meshes if not any(m is r for r in rivals)] + [mesh]
+    def _keep(self, face: _Face) -> None:
+        """Add a face, unless it is one that has a better mesh; drop those that it betters."""
+        rivals = [other for other in self._faces if _are_one_face(face.mesh, other.mesh)]
+        if all(face.mesh.logit > other.mesh.logit for other in rivals):
+            self._faces = [f for f in self._faces if not any(f is r for r in rivals)] + [face]
 
     def _followed(self, pictures: Pictures, square: Square) -> Mesh:
         picture, scale = pictures.best(square)
         return self._network.follow(picture, _scaled(square, scale)).moved(_back(scale))
+
+    def _held(
+        self, pictures: Pictures, square: Square, rounds: int, *, is_sure: bool = False
+    ) -> _Face:
+        """Look at a face in squares of one size; to the end where the detector is sure of it."""
+        picture, scale = pictures.best(square)
+        least = -math.inf if is_sure else UNLIKELY_LOGIT
+        mesh = self._network.hold(picture, _scaled(square, scale), rounds, least_logit=least)
+        return _Face(mesh.moved(_back(scale)), square.side_px)
 
     def _settled(self, pictures: Pictures, square: Square, rounds: int) -> Mesh:
         picture, scale = pictures.best(square)

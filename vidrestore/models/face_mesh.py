@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +35,8 @@ POINTS = 468
 NO_DOUBT_LOGIT = 20.0
 """From this logit on, the mesh has settled on a face at its angle. Clear faces lie between 15 and
 50; where the mesh settled upside down it reaches 11, and where it settled askew, 16."""
+UNLIKELY_LOGIT = -3.0
+"""Below this logit, further rounds hardly find a face."""
 
 INPUT_PX = 192
 """The side of the picture that the network looks at, in pixels."""
@@ -49,8 +51,6 @@ _SIDE_OF_CROP = 0.87
 # Angles from which the search begins again where the logit stays low.
 _OTHER_STARTS_DEGREES = (45.0, -45.0, 90.0, -90.0, 180.0)
 _ROUNDS_OF_A_TRIAL = 2
-# Below this logit, further rounds find no face.
-_UNLIKELY_LOGIT = -3.0
 # The rounds of a cold start, so that it does not depend on where the detector saw the face: it may
 # have seen an ear. Then the rounds of looks at several squares.
 _FINE_ROUNDS, _ROUNDS_AROUND = 20, 5
@@ -85,13 +85,13 @@ OVAL = (10, 338, 297, 332, 284, 251, 389, 356, 454, 323, 361, 288, 397, 365, 379
         152, 148, 176, 149, 150, 136, 172, 58, 132, 93, 234, 127, 162, 21, 54, 103, 67,
         109)  # fmt: skip
 # The points of the ridge of the nose and of its wings, and of the cheeks beside them.
-_NOSE = (168, 6, 195, 4, 48, 278)
-_CHEEKS = (50, 280, 205, 425, 117, 346, 187, 411)
+NOSE = (168, 6, 195, 4, 48, 278)
+CHEEKS = (50, 280, 205, 425, 117, 346, 187, 411)
 # Every other point of the eyes, the lips and the brows.
-SHAPE_POINTS = (*OVAL, *_NOSE, *_CHEEKS, *LEFT_EYE[::2], *RIGHT_EYE[::2], *LIPS[::2],
+SHAPE_POINTS = (*OVAL, *NOSE, *CHEEKS, *LEFT_EYE[::2], *RIGHT_EYE[::2], *LIPS[::2],
                 *LEFT_BROW[::2], *RIGHT_BROW[::2])  # fmt: skip
 """The points of the mesh that pass one keeps: 86, which the mask needs."""
-OUTLINE_POINTS = len(OVAL) + len(_NOSE) + len(_CHEEKS)
+OUTLINE_POINTS = len(OVAL) + len(NOSE) + len(CHEEKS)
 """So many of `SHAPE_POINTS`, the first ones, are the outline, the nose and the cheeks; the others
 are eyes, lips and brows."""
 _LEFT_SIDE, _RIGHT_SIDE, _FOREHEAD, _CHIN, _NOSE_TIP = 234, 454, 10, 152, 1
@@ -373,9 +373,39 @@ class FaceMesh:
         mesh = self.look(picture, square)
         for _ in range(most_rounds - 1):
             following = square_of_mesh(mesh)
-            if mesh.logit < _UNLIKELY_LOGIT or _change(square, following) < 1:
+            if mesh.logit < UNLIKELY_LOGIT or _change(square, following) < 1:
                 break
             square = following
+            mesh = self.look(picture, square)
+        return mesh
+
+    def hold(
+        self,
+        picture: npt.NDArray[np.uint8],
+        square: Square,
+        rounds: int,
+        *,
+        least_logit: float = UNLIKELY_LOGIT,
+    ) -> Mesh:
+        """Run the network in squares of one size, each around the points that the one before gave.
+
+        Near profile, most of all in the dark, each mesh may be smaller than the one before, until
+        the network sees no face. The size of the first square keeps it from that.
+
+        Args:
+            picture: (H, W, 3) uint8, BGR, square pixels.
+            square: Where to begin, and the size.
+            rounds: The largest number of runs.
+            least_logit: The logit below which there is no further run; default: -3.
+
+        Returns:
+            The last mesh.
+        """
+        mesh = self.look(picture, square)
+        for _ in range(rounds - 1):
+            if mesh.logit < least_logit:
+                break
+            square = replace(square_of_mesh(mesh), side_px=square.side_px)
             mesh = self.look(picture, square)
         return mesh
 
@@ -429,7 +459,7 @@ class FaceMesh:
                 if trials[-1].logit >= NO_DOUBT_LOGIT:
                     break
             mesh = max(trials, key=lambda each: each.logit)
-            if mesh.logit < _UNLIKELY_LOGIT:
+            if mesh.logit < UNLIKELY_LOGIT:
                 return None
         mesh = self._settle_finely(picture, square_of_mesh(mesh))
         return mesh if mesh.is_face else None

@@ -48,10 +48,8 @@ UNIT = np.array([[1 / SIDE_PX, 0, 0], [0, 1 / SIDE_PX, 0]])
 DATA = Path(__file__).parents[2] / "data" / "face_outlines.json"
 # A hand or a microphone is in front of the face there.
 COVERED = {128, 130, 131, 207, 210, 222, 240}
-# The network finds no mesh there in half of the frames of the track.
-WITHOUT_MESH = {249}
-# A dark face near profile, whose mesh looks more to the front than the face does.
-UNSURE = {216, 243}
+# Dark faces near profile, whose meshes keep the size that the detector saw.
+UNSURE = {216, 243, 249}
 
 
 def ring(numbers, center, radii, shape):
@@ -153,6 +151,33 @@ def test_the_forehead_of_a_turned_head_leans_back():
     assert 0.27 < left < 0.3
     assert 0.42 < right < 0.46
     np.testing.assert_allclose(mask_of([1, 0] - shape * [1, -1])[:, ::-1], mask, atol=1e-5)
+
+
+def test_the_hollows_beside_the_nose_of_a_head_near_profile_are_outside():
+    """The hull of all points would reach from the forehead over the tip of the nose to the chin."""
+    shape = plain_shape()
+    nose = {168: (0.35, 0.47), 6: (0.3, 0.5), 195: (0.17, 0.55), 4: (0.1, 0.6), 48: (0.2, 0.62)}
+    for number, point in nose.items():
+        shape[SHAPE_POINTS.index(number)] = point
+    feather = masks.feather_width(SIDE_PX)
+    mask = mask_of(shape)
+    whole = masks.hull_distance(masks.support(shape)[None], feather, has_mesh=True)
+    hollow = (masks.soft(whole, feather) > 0.5) & (mask < 0.1)
+    tip = int(0.6 * GRID_PX)
+    assert hollow[:tip].sum() > 10
+    assert hollow[tip:].sum() > 10
+    assert not hollow[:, GRID_PX // 2 :].any()
+    assert mask[tip, int(0.15 * GRID_PX)] > 0.9
+
+
+def test_the_forehead_near_profile_is_higher_than_that_of_a_face_seen_from_the_front():
+    heights = []
+    for shift in (0.0, 0.15, 0.4):
+        shape = plain_shape()
+        shape[SHAPE_POINTS.index(168), 0] -= shift
+        heights.append(0.47 - masks._with_forehead(shape)[:, 1].min())
+    middle = 0.47 - 0.30
+    assert heights == pytest.approx([1.4 * middle, 1.4 * middle, 1.65 * middle], abs=0.001)
 
 
 def test_a_face_without_a_mesh_has_the_mask_of_its_landmarks():
@@ -341,10 +366,7 @@ def test_masks_against_outlines_drawn_by_hand(footage):
         outline, mask = raster(each["polygon"], size), frame_mask(place, size)
         outside, covered = scored(mask, outline)
         line = f"{Path(each['clip']).stem} {number}: outside {outside:.3f}, covered {covered:.3f}"
-        if track.shapes is None:
-            print(line, "(no mesh)")
-            assert number in WITHOUT_MESH
-            continue
+        assert track.shapes is not None
         yaw, _ = track.angles_degrees[index - track.first_frame]
         limits = 0.06, 0.88
         if number in COVERED:
@@ -353,21 +375,20 @@ def test_masks_against_outlines_drawn_by_hand(footage):
             above = (at[:, 1] < at_nose(track, index)).reshape(size[::-1])
             outside, covered = scored(mask * above, outline * above)
             line += f"; above the tip of the nose {outside:.3f}, {covered:.3f}"
-            # A dark face near profile. The hull fills the hollow between the nose and the forehead,
-            # the hair line is high, and the mesh lies on the ear.
+            # A dark face near profile, whose hair line is high and whose mesh lies on the ear.
             if abs(yaw) > 50:
-                limits = 0.105, 0.80
+                limits = 0.10, 0.85
         line += f" (yaw {yaw:.0f})"
         print(line)
-        if number in UNSURE:  # by the landmarks alone: 0.34 and 0.40
-            limits = 0.22, 0.55
+        if number in UNSURE:
+            limits = 0.13, 0.76
         assert outside <= limits[0], line
         assert covered >= limits[1], line
         compared += 1
         turned += abs(yaw) > 20
         good += outside <= 0.06 and covered >= 0.88
-    assert compared >= 16
-    assert turned >= 9
+    assert compared >= 17
+    assert turned >= 10
     assert good >= 12
 
 
@@ -386,8 +407,6 @@ def test_masks_against_the_hull_of_the_whole_mesh(footage, shared, mirrored):
     network = FaceMesh(shared / "models" / "face_landmark.tflite")
     yaws = []
     for each, index, track in outlines(footage):
-        if track.shapes is None:
-            continue
         picture = read_frame(shared / each["clip"], each["frame"])
         size = picture.shape[1::-1]
         landmarks = track.landmarks[index - track.first_frame].copy()
@@ -410,7 +429,7 @@ def test_masks_against_the_hull_of_the_whole_mesh(footage, shared, mirrored):
         own, own_covered = scored(mask, raster(cv2.convexHull(points)[:, 0], size))
         print(f"{each['frame']} yaw {mesh.yaw_degrees:.0f}: outside {outside:.3f}, covered "
               f"{covered:.3f}; without the forehead {own:.3f}, {own_covered:.3f}")  # fmt: skip
-        assert outside <= (0.04 if abs(mesh.yaw_degrees) < 45 else 0.05)
+        assert outside <= 0.04
         assert covered >= 0.90
         yaws.append(abs(mesh.yaw_degrees))
     assert len(yaws) >= 12

@@ -182,7 +182,7 @@ class FacePlacement:
     feather: float
     """The width of the soft edge of the mask, in unit crops."""
     reach: masks.Points
-    """(n,) extents of the outline in unit crops; see `masks.support`."""
+    """(k, n) extents, in unit crops, of the hulls whose union is pasted; see `masks.support`."""
     shape: masks.Points | None = None
     """(86, 2) points (x, y) of the face mesh in the unit crop, as in `Track.shapes`; None: the face
     has no mesh."""
@@ -273,7 +273,8 @@ def _reach(points: masks.Points, shape: masks.Points | None, extent: Extent) -> 
 
 def _box(reach: masks.Points, feather: float) -> npt.NDArray[np.float64]:
     """Return the (2, 2) corners (x, y) of the box of a mask in the unit crop."""
-    right, bottom, left, top = reach[:: len(reach) // 4] + feather
+    farthest = reach.max(axis=0)
+    right, bottom, left, top = farthest[:: len(farthest) // 4] + feather
     return np.array([[-left, -top], [right, bottom]])
 
 

@@ -1,7 +1,8 @@
 """Masks: the part of a crop that is face or head, as a soft hull within a bound.
 
 The hull is that of the points of the face mesh, where the track has them, and else of an average
-face that is fitted to the five landmarks.
+face that is fitted to the five landmarks. The nose of a turned head stands out of the hull of the
+other points of the mesh; it is a hull of its own, so that the hollows beside it stay outside.
 """
 
 from __future__ import annotations
@@ -30,9 +31,11 @@ from vidrestore.imaging.geometry import (
     unit_corners,
 )
 from vidrestore.models.face_mesh import (
+    CHEEKS,
     LEFT_BROW,
     LEFT_EYE,
     LIPS,
+    NOSE,
     OVAL,
     RIGHT_BROW,
     RIGHT_EYE,
@@ -74,8 +77,11 @@ _SEEN_SHARE = 0.15
 _BROW = 0.38  # above the eye, in distances of the eyes
 
 # The mesh ends in the middle of the forehead. In most of 31 photographs the hair line lies about so
-# many times as high above the bridge of the nose, or higher.
-_FOREHEAD = 1.4
+# many times as high above the bridge of the nose, or higher. Near profile the mesh is smaller than
+# the face: for five outlines of three people, drawn by hand, the best number was 1.7 to 2.0; it was
+# 1.3 to 1.5 for heads with up to 31 degrees of yaw. So the number rises with the turn, as
+# `_with_forehead` measures it: at least 1.2 for the five, and up to 0.6 for the others.
+_FOREHEAD, _FOREHEAD_IN_PROFILE, _PROFILE_TURNS = 1.4, 1.65, (0.7, 1.2)
 # A forehead leans back: where a head is turned all the way to the side, its upper end lies so far
 # behind the bridge of the nose, over the height between them, more than the middle of the forehead.
 _LEANING = 0.6
@@ -98,6 +104,13 @@ picture."""
 _LESS_EYE, _EYE_UP_TO = (0.28, 0.19), 1.9
 _LESS_MOUTH, _MOUTH_UP_TO, _MOUTH_DOWN = (0.1, 0.27), 1.7, 0.05
 
+# Where a shape holds the points of the nose that stand out of a turned face, and those of the hull
+# that the nose forms with the middle of the face.
+_NOSE_TIP = [SHAPE_POINTS.index(number) for number in (195, 4, 48, 278)]
+_MIDDLE_OF_FACE = [
+    *(SHAPE_POINTS.index(number) for number in (*NOSE, *CHEEKS)),
+    *(place for numbers in (LEFT_EYE, RIGHT_EYE, LIPS) for place in places_in_shape(numbers)),
+]
 # Where points of the mesh stand in a shape.
 _TOP, _BRIDGE, _CHIN, _LEFT, _RIGHT = (
     SHAPE_POINTS.index(number) for number in (10, 168, 152, 234, 454)
@@ -253,7 +266,7 @@ def hull_distance(reach: Points, feather: float, *, has_mesh: bool = False) -> F
     edge never leaves the ellipse.
 
     Args:
-        reach: (n,) extents of the outline, as `support` returns them.
+        reach: (k, n) extents of the hulls whose union the face is, as `support` returns them.
         feather: The width of the soft edge, in unit crops.
         has_mesh: Whether the outline is that of the face mesh, so that the ellipse is the wide one;
             default: False.
@@ -261,7 +274,7 @@ def hull_distance(reach: Points, feather: float, *, has_mesh: bool = False) -> F
     Returns:
         (64, 64) float32 in unit crops; negative inside.
     """
-    distance = _hull(reach - _INSET * feather if has_mesh else reach)
+    distance = _union(reach - _INSET * feather if has_mesh else reach)
     bound = _beyond_ellipse(_WIDE_RADII if has_mesh else _RADII) + np.float32(feather / 2)
     return np.asarray(np.maximum(distance, bound), np.float32)
 
@@ -273,12 +286,12 @@ def head_distance(reach: Points) -> FloatArray:
     leaves the crop.
 
     Args:
-        reach: (n,) extents of the outline, as `support` returns them.
+        reach: (k, n) extents of the hulls whose union the head is, as `support` returns them.
 
     Returns:
         (64, 64) float32 in unit crops; negative inside.
     """
-    return np.asarray(np.maximum(_hull(reach), _beyond_square()), np.float32)
+    return np.asarray(np.maximum(_union(reach), _beyond_square()), np.float32)
 
 
 def support(points: Points) -> Points:
@@ -311,17 +324,18 @@ def hull_support(landmarks: Points) -> Points:
         landmarks: (5, 2) landmarks.
 
     Returns:
-        (n,) float64, in unit crops from the origin of the unit crop.
+        (1, n) float64, in unit crops from the origin of the unit crop.
     """
     margin = _NOSE_MARGIN * math.dist(landmarks[0], landmarks[1])
-    return np.maximum(support(_average_outline(landmarks)), support(landmarks) + margin)
+    return np.maximum(support(_average_outline(landmarks)), support(landmarks) + margin)[None]
 
 
 def mesh_support(shape: Points) -> Points:
     """Return how far the outline of a face with a mesh reaches in directions all around.
 
     The forehead is extended to an average hair line: what lies above the bridge of the nose is
-    stretched along the middle of the forehead, which leans back.
+    stretched along the middle of the forehead, which leans back. The outline is the union of two
+    hulls: of the face without the tip of the nose, and of the middle of the face with it.
 
     Convention:
         Points are (x, y) in the unit crop; the first direction is that of x.
@@ -330,9 +344,10 @@ def mesh_support(shape: Points) -> Points:
         shape: (86, 2) points, as in `Track.shapes`.
 
     Returns:
-        (n,) float64, in unit crops from the origin of the unit crop.
+        (2, n) float64, in unit crops from the origin of the unit crop.
     """
-    return support(_with_forehead(shape))
+    rest = np.delete(_with_forehead(shape), _NOSE_TIP, axis=0)
+    return np.stack([support(rest), support(shape[_MIDDLE_OF_FACE])])
 
 
 def head_support(landmarks: Points, shape: Points | None) -> Points:
@@ -348,14 +363,13 @@ def head_support(landmarks: Points, shape: Points | None) -> Points:
         shape: (86, 2) points, as in `Track.shapes`; None where the face has no mesh.
 
     Returns:
-        (n,) float64, in unit crops from the origin of the unit crop.
+        (1, n) float64, in unit crops from the origin of the unit crop.
     """
     outline = _average_outline(landmarks) if shape is None else _with_forehead(shape)
     eyes = landmarks[:2].mean(axis=0) if shape is None else shape[_BRIDGE]
     x, y = (outline - eyes).T
-    return support(
-        eyes + np.column_stack([_HEAD_ACROSS * x, np.where(y < 0, _HEAD_UP, _HEAD_DOWN) * y])
-    )
+    head = np.column_stack([_HEAD_ACROSS * x, np.where(y < 0, _HEAD_UP, _HEAD_DOWN) * y])
+    return support(eyes + head)[None]
 
 
 def _with_forehead(shape: Points) -> Points:
@@ -369,10 +383,26 @@ def _with_forehead(shape: Points) -> Points:
     across = shape[_RIGHT] - shape[_LEFT]
     width = max(float(np.linalg.norm(across)), 1e-6)
     # 0 for a face seen from the front, -1 and 1 where the bridge of the nose is its edge.
-    turn = np.clip(2 * float((bridge - shape[_LEFT]) @ across) / width**2 - 1, -1, 1)
-    leaning = -_LEANING * turn * float(np.linalg.norm(middle)) * across / width
-    higher = (_FOREHEAD - 1) * height.clip(0, 1)[:, None] * (middle + leaning)
+    turn = 2 * float((bridge - shape[_LEFT]) @ across) / width**2 - 1
+    leaning = -_LEANING * np.clip(turn, -1, 1) * float(np.linalg.norm(middle)) * across / width
+    low, high = _PROFILE_TURNS
+    profile = smoothstep(np.clip((abs(turn) - low) / (high - low), 0, 1))
+    forehead = _FOREHEAD + profile * (_FOREHEAD_IN_PROFILE - _FOREHEAD)
+    higher = (forehead - 1) * height.clip(0, 1)[:, None] * (middle + leaning)
     return np.concatenate([shape, oval + higher])
+
+
+def _union(reach: Points) -> FloatArray:
+    """Return the (64, 64) signed distance to the union of (k, n) hulls.
+
+    A place inside has the distance to the edge of the hull in which it lies deepest.
+    """
+    first, *others = reach
+    distance = _hull(first)
+    for other in others:
+        if (other > first).any():
+            distance = np.minimum(distance, _hull(other))
+    return distance
 
 
 def _hull(reach: Points) -> FloatArray:
