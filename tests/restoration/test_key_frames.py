@@ -126,6 +126,25 @@ def test_a_calm_face_takes_few_runs_and_is_as_near_the_truth():
     assert gain.min() >= 0
 
 
+def test_a_blink_does_not_reach_the_eyes_of_frames_around_it():
+    n, blink = 17, {6: 0.3, 7: 0.7, 8: 1.0, 9: 0.7, 10: 0.3}
+    moves = course(n, 0)
+    lids = np.array([blink.get(t, 0.0) for t in range(n)])
+    clip = synthetic(n, 128, 0, replace(moves, yaw=moves.yaw * 0, talk=moves.talk * 0, lids=lids))
+    frames = face_frames(worn(clip.truth, X4, 0), restored(clip, Boil(), 0))
+    made = keyed(frames, track_of(n))
+
+    def eyes_db(all_frames: Sequence[FaceFrame], t: int) -> float:
+        crops = crop_of(all_frames[t]).permute(1, 2, 0).numpy()[None]
+        return metrics.psnr_db(crops, clip.truth[t : t + 1], clip.eyes[t].astype(np.float32))[0]
+
+    lost = {t: eyes_db(frames, t) - eyes_db(made, t) for t in blink}
+    (key,) = (t for t in blink if not made[t].faces[0].is_between and lids[t] == 1)
+    assert lost[key] < 0.5
+    # What the source shows of the lid between key frames is there, however soft.
+    assert max(lost.values()) < 8
+
+
 def shaken(n: int) -> list[FaceFrame]:
     """A face whose features change in every frame."""
     frames = clip_frames(n)

@@ -60,41 +60,46 @@ _APART = 4
 _STRETCH = 16
 _LEAST_SAVING = 1.5
 # A crop is made of the key frames that are no more frames away than this.
-_FAR = 12
-_TIME_SIGMA_FRAMES = 7.0
+_FAR = 16
+_TIME_SIGMA_FRAMES = 10.0
 KEY_REACH_FRAMES = _APART
 """The number of frames before and after a frame on whose crops it depends whether it is a key."""
 REACH_FRAMES = max(_STRETCH + 1, _FAR + KEY_REACH_FRAMES)
 """The number of frames before and after a frame on whose crops its own crop depends."""
 
 # Differences, in 8-bit levels, at which weights fall to 1/e: of a neighbor in the mean against
-# noise, of the source of a key frame, and of restored key frames.
+# noise, of the source of a key frame (beyond noise), and of restored key frames.
 _NOISE_TOLERANCE = 10.0
-_SOURCE_TOLERANCE = 12.0
+_SOURCE_TOLERANCE = 4.0
 _RESTORED_TOLERANCE = 20.0
 # The same between motions of restored crops and of sources, in pixels at a side of 512.
 _WOBBLE_TOLERANCE_PX = 6.0
+# Multiples of the median squared difference of sources, which is mostly noise, that do not count:
+# against a key frame, and against all that a crop is made of.
+_GATE_NOISE = 3.0
+_CHANGE_NOISE = 3.0
 # The difference of sources, in 8-bit levels, from which on a key frame does not explain a frame;
 # and the multiple of the noise that is allowed besides.
 _MISFIT_TOLERANCE = 10.0
 _NOISE_SHARE = 1.5
-# The mean misfits in [0, 1] of an eye, the mouth and any square of the face from which on a frame
-# becomes a key frame; the side of the square as a share of the crop; how far, in pixels at a side
-# of 512, the shape of an eye or the lips in the face mesh may be from that in the nearer key frame.
-_EYE_LIMIT, _MOUTH_LIMIT, _SQUARE_LIMIT = 0.1, 0.05, 0.5
+# The mean misfits in [0, 1] of an eye, the mouth, any square of the face, and all of the face, from
+# which on a frame becomes a key frame; the side of the square as a share of the crop; how far, in
+# pixels at a side of 512, the shape of an eye or the lips in the face mesh may be from that in the
+# nearer key frame.
+_EYE_LIMIT, _MOUTH_LIMIT, _SQUARE_LIMIT, _FACE_LIMIT = 0.13, 0.07, 0.65, 0.055
 _SQUARE = 1 / 16
 _SHAPE_LIMIT_PX = 3.0
 # Half sizes (x, y) of the boxes around eyes and mouth in unit crops.
 _EYE_BOX, _MOUTH_BOX = (0.075, 0.05), (0.12, 0.075)
 # Standard deviations of blurs, in pixels at a side of 512: of pictures before they are compared, of
-# flow, of the correction of wobble, of that toward the source, and of broad colors.
+# flow, of the correction of wobble, of squared differences against a key frame and against all that
+# a crop is made of, and of broad colors.
 _GATE_SIGMA_PX = 3.0
 _FLOW_SIGMA_PX = 8.0
 _WOBBLE_SIGMA_PX = 8.0
-_ASIDE_SIGMA_PX = 12.0
+_DOUBT_SIGMA_PX = 4.0
+_CHANGE_SIGMA_PX = 6.0
 _BROAD_SIGMA_PX = 12.0
-# The share of what features are beside those of the source that is taken out.
-_ASIDE = 0.5
 # The gate of the best key frame below which broad colors come from the source, the more so the
 # lower it is. Taken from the source everywhere, they would bring its flicker along.
 _EXPLAINED = 0.3
@@ -104,7 +109,7 @@ _STILLNESS = 0.3
 _LEAST_GATE = 1e-3
 # How much of the fine contrast that the mean lost is given back. A little more than all of it makes
 # up for what warping takes.
-_TEXTURE = 1.05
+_TEXTURE = 1.12
 
 _Plane = npt.NDArray[np.float32]
 
@@ -130,9 +135,9 @@ def choose(
     """Find the frames of some tracks that the network restores.
 
     A frame is a key frame where its index is a multiple of 4, where its track begins or ends, and
-    where the two key frames around it do not explain an eye, the mouth or a square of the face. On
-    stretches of 16 frames of which more than two thirds would be key frames, the network restores
-    every frame, and `fill` leaves its crops as they are.
+    where the two key frames around it do not explain an eye, the mouth, a square of the face or the
+    face as a whole. On stretches of 16 frames of which more than two thirds would be key frames,
+    the network restores every frame, and `fill` leaves its crops as they are.
 
     Memory for each track: up to 34 frames with their crops, and 2 MB of small pictures for each.
 
@@ -302,11 +307,13 @@ class _Choice:
         misfit = 1 - np.exp(-doubt)
         side = len(misfit)
         wide = max(1, round(side * _SQUARE))
-        squares = cv2.boxFilter(misfit, -1, (wide, wide))[face_ellipse(side)]
+        face = face_ellipse(side)
+        squares = cv2.boxFilter(misfit, -1, (wide, wide))[face]
         regions = self._seen[at].regions
         eyes = max(_mean_in(misfit, box) for box in regions.eyes)
         mouth = _mean_in(misfit, regions.mouth)
         found = [eyes / _EYE_LIMIT, mouth / _MOUTH_LIMIT, float(squares.max()) / _SQUARE_LIMIT]
+        found.append(float(misfit[face].mean()) / _FACE_LIMIT)
         found.append(self._shape_change(at, first, last) / _SHAPE_LIMIT_PX)
         return max(found)
 
@@ -373,6 +380,11 @@ def _mean_in(plane: _Plane, box: _Box) -> float:
     return float(part.mean()) if part.size else 0.0
 
 
+def _noise_in(squares: _Plane) -> np.float32:
+    """Return the median of squared differences on the face, most of which is noise."""
+    return np.float32(np.median(squares[face_ellipse(len(squares))]))
+
+
 def fill(
     frames: Iterator[FaceFrame],
     stats: RestorationStats,
@@ -381,10 +393,11 @@ def fill(
 ) -> Iterator[FaceFrame]:
     """Make the crops between key frames, and let key frames agree with each other.
 
-    Each crop is a mean of the restored key frames up to 12 frames away, warped along the motion of
-    the source and weighted by how well the source shows the same. Where no key frame explains the
-    source, broad colors come from the source. Faces without a guide, and those on stretches
-    where the network restored every frame, pass unchanged.
+    Each crop is a mean of the restored key frames up to 16 frames away, warped along the motion of
+    the source and weighted by how well the source shows the same. What the source shows beyond its
+    noise and is not in the key frames is added, blurred as the source is. Where no key frame
+    explains the source, broad colors come from the source. Faces without a guide, and those on
+    stretches where the network restored every frame, pass unchanged.
 
     Args:
         frames: The frames with their faces, in order, as `choose` and then the network left them.
@@ -514,8 +527,6 @@ class _Filler:
         nearest = min(keys, key=lambda key: (abs(key - index), key))
         shares = {key: self._share(index, key) for key in keys}
         paths = {nearest: self._place(index, nearest, shares)}
-        if index not in self._keys:
-            paths[nearest] = self._drawn_to_source(guide, nearest, paths[nearest])
         for key in keys:
             if key != nearest:
                 link = self._link(nearest, key)
@@ -605,14 +616,6 @@ class _Filler:
                 weight = weight + share
         return own + blurred(total / weight[..., None], _WOBBLE_SIGMA_PX)
 
-    def _drawn_to_source(self, guide: Guide, key: int, path: FlowField) -> FlowField:
-        """Return a path to a key frame that is half way to where the source has its features."""
-        gray = self._keys[key].gray
-        there = sample(np.asarray(gray, np.float32), path)
-        apart = self._flow(guide.gray, np.clip(np.rint(there), 0, 255).astype(np.uint8))
-        aside = blurred(apart, _ASIDE_SIGMA_PX) * np.float32(_ASIDE)
-        return np.asarray(sample(path, aside) + aside)
-
     def _missing(
         self,
         guide: Guide,
@@ -622,20 +625,26 @@ class _Filler:
         paths: dict[int, FlowField],
         weight: _Plane,
     ) -> _Plane:
-        """Return (3, S, S) what brings broad colors to the source where no key frame explains it.
+        """Return (3, S, S) what the source shows that is not in the mean of the key frames.
 
         It is multiplied by the weight, and in [0, 1] units.
         """
-        blend = np.zeros_like(guide.low)
+        blend, seen = np.zeros_like(guide.low), np.zeros_like(guide.low)
         for key in keys:
-            gain, offset = self._path(index, key).light
-            there = sample(self._keys[key].small, paths[key])
-            blend += shares[key][..., None] * (there * gain + offset)
+            path, share = self._path(index, key), shares[key][..., None]
+            gain, offset = path.light
+            blend += share * (sample(self._keys[key].small, paths[key]) * gain + offset)
+            seen += share * (sample(self._guides[key].low, path.flow) * gain + offset)
+        change = guide.low - seen / weight[..., None]
+        size = blurred(mean_square(change.copy()), _CHANGE_SIGMA_PX)
+        # Where it is hardly more than noise, it would be seen as flicker.
+        change *= np.clip(1 - _CHANGE_NOISE * _noise_in(size) / (size + 1e-6), 0, 1)[..., None]
         explained = np.max([self._path(index, key).gate for key in keys], axis=0)
-        apart = blurred(guide.low - blend / weight[..., None], _BROAD_SIGMA_PX)
+        apart = blurred(guide.low - blend / weight[..., None] - change, _BROAD_SIGMA_PX)
         lacking = np.clip(1 - explained / np.float32(_EXPLAINED), 0, 1)
-        lacking = blurred(lacking, _GATE_SIGMA_PX) * weight / np.float32(255)
-        return np.moveaxis(apart * lacking[..., None], -1, 0)
+        lacking = blurred(lacking, _GATE_SIGMA_PX)
+        missing = apart * lacking[..., None] + change
+        return np.moveaxis(missing * (weight[..., None] / np.float32(255)), -1, 0)
 
     def _path(self, first: int, second: int) -> _Path:
         """Return how the source leads from one frame to another."""
@@ -650,7 +659,9 @@ class _Filler:
                 there = sample(b.low, forward)
                 light = light_change(a.low, there)
                 doubt = closing_error(forward, self._flow_between(second, first), len(there) / 256)
-                doubt += misfit(there, light, a.low) / np.float32(_SOURCE_TOLERANCE**2)
+                change = blurred(misfit(there, light, a.low), _DOUBT_SIGMA_PX)
+                change -= np.float32(_GATE_NOISE * _noise_in(change))
+                doubt += np.maximum(change, 0) / np.float32(_SOURCE_TOLERANCE**2)
                 doubt += doubt_by_light(a.low, there)
                 path = _Path(forward, np.exp(-doubt), light)
             self._paths[first, second] = path
