@@ -4,7 +4,7 @@ import cv2
 import numpy as np
 import pytest
 
-from vidrestore.imaging.optical_flow import DenseFlow, sample
+from vidrestore.imaging.optical_flow import DenseFlow, inverse, sample
 from vidrestore.restoration.track_flow import TrackFlow
 
 SIDE, FRAMES = 64, 5
@@ -102,6 +102,28 @@ def test_flow_back_is_the_inverse_where_other_pictures_tell_what_is_reliable(est
     inner = (back + sample(there, back))[8:-8, 8:-8]
     assert np.abs(inner).max() < 0.05
     np.testing.assert_allclose(middle(back), [-1.1, 0], atol=0.1)
+
+
+def test_flow_back_follows_the_pictures_where_the_inverse_does_not():
+    """The second picture holds something that the first one has elsewhere, moved the other way."""
+    flow, own = TrackFlow(like=moving(0.7)), DenseFlow(finest_halvings=0)
+    first, second = picture(0, seed=3), picture(1.5, seed=3)
+    second[24:40, 24:40] = picture(0.5, seed=3)[24:40, 24:40]
+    flow.add(1, first)
+    flow.add(2, second)
+    wanted = own(second, first)
+    alone = inverse(flow.between(1, 2))
+    apart = [np.abs(each - wanted)[8:-8, 8:-8].mean() for each in (flow.between(2, 1), alone)]
+    assert apart[0] < 0.6 * apart[1]
+
+
+@pytest.mark.parametrize("off_px", [-0.5, 0.3])
+def test_a_flow_that_is_nearly_right_becomes_right(off_px):
+    start = np.full((SIDE, SIDE, 2), (1.2 + off_px, off_px), np.float32)
+    kept = start.copy()
+    refined = DenseFlow(finest_halvings=0).refined(picture(0), picture(1.2), start)
+    np.testing.assert_allclose(middle(refined), [1.2, 0], atol=0.05)
+    np.testing.assert_array_equal(start, kept)
 
 
 @pytest.mark.parametrize("are_others_reliable", [True, False])

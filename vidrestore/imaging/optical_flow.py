@@ -27,6 +27,10 @@ _LUMA_TOLERANCE = 12.0
 _STEPS_PER_LEVEL = 16
 # Each round multiplies the error by the slope of the flow, which on faces is below 1/2.
 _INVERSE_ROUNDS = 3
+# With so few steps and sweeps of `DenseFlow.refined`, the inverse of a flow became what an estimate
+# gives: crops of four real restorers then differed by 0.08 to 0.19 levels rms, and without by 0.14
+# to 0.35.
+_REFINING_STEPS, _REFINING_SWEEPS = 4, 2
 
 
 def uses_opencv(device: torch.device) -> bool:
@@ -61,7 +65,12 @@ class DenseFlow:
                 that were halved twice before give the same flow, in their own pixels.
         """
         self._dis = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_FAST)
-        self._dis.setFinestScale(finest_halvings)
+        self._refiner = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_FAST)
+        for each in (self._dis, self._refiner):
+            each.setFinestScale(finest_halvings)
+        self._refiner.setCoarsestScale(finest_halvings)
+        self._refiner.setGradientDescentIterations(_REFINING_STEPS)
+        self._refiner.setVariationalRefinementIterations(_REFINING_SWEEPS)
 
     def __call__(self, first: Grey, second: Grey) -> FlowField:
         """Estimate the flow from one picture to another.
@@ -74,6 +83,19 @@ class DenseFlow:
             (H, W, 2) float32 flow in pixels, (x, y), from `first` to `second`.
         """
         return np.asarray(self._dis.calc(first, second, None), dtype=np.float32)  # type: ignore[call-overload]
+
+    def refined(self, first: Grey, second: Grey, flow: FlowField) -> FlowField:
+        """Refine a flow that is nearly right, at the finest scale alone.
+
+        Args:
+            first: (H, W) uint8 luma.
+            second: (H, W) uint8 luma.
+            flow: (H, W, 2) float32 flow in pixels, (x, y), from `first` to `second`.
+
+        Returns:
+            (H, W, 2) float32, a new array.
+        """
+        return np.asarray(self._refiner.calc(first, second, flow.copy()), dtype=np.float32)
 
 
 def sample(image: npt.NDArray[Any], flow: FlowField) -> npt.NDArray[Any]:
