@@ -45,6 +45,7 @@ ELSEWHERE = {
     "--cluster": "needs machines: test_ray_cluster_nodes.py",
     "--workers": "stand-ins do not reach other processes: test_ray_cluster.py",
     "--reference": "needs a recognizer: test_people.py",
+    "--profile family.toml": "needs a network of a person: test_personal_networks.py",
     "vidrestore personalize": "trains for hours: test_personalize.py",
     "gpen-colorize": "needs gray film and its weights: test_colorization.py",
     "vidrestore demo": "takes minutes: test_demo.py",
@@ -207,10 +208,11 @@ def test_a_command_runs(line: str, place: Path, command: Command) -> None:
         pytest.skip(why[0])
     arguments = shlex.split(line)[1:]
     if needs := {
-        "--shots shots.toml": ("--shots", "shots.toml"),
-        "--cuts edit.edl": ("--shots", "edit.edl"),
-        "--analysis tape.npz": ("-o", "tape.npz"),
-    }.get(" ".join(arguments[-2:]) if arguments[0] == "restore" else ""):
+        "restore --shots shots.toml": ("--shots", "shots.toml"),
+        "restore --cuts edit.edl": ("--shots", "edit.edl"),
+        "restore --analysis tape.npz": ("-o", "tape.npz"),
+        "analyze --estimate-shots shots.toml": ("--shots", "shots.toml"),
+    }.get(" ".join([arguments[0], *arguments[-2:]])):
         assert command("analyze", "tape.mp4", *needs, "--no-estimate").status == 0
     expected = written(arguments)
     for path in expected:
