@@ -151,7 +151,8 @@ def one_of_many_looks(path: Path | None) -> Trainer:
 def test_a_process_that_is_killed_gives_the_same_network(tmp_path: Path) -> None:
     path = tmp_path / "state.pt"
     code = (
-        f"import sys; sys.path.insert(0, {str(Path(__file__).parent)!r}); import test_trainer\n"
+        f"import sys; sys.path[:0] = {[str(each) for each in Path(__file__).parents[:2]]!r}\n"
+        "import test_trainer\n"
         "import torch; torch.set_num_threads(1)\n"
         f"from pathlib import Path\nlist(test_trainer.one_of_many_looks(Path({str(path)!r})).run())"
     )
