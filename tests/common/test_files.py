@@ -20,10 +20,9 @@ import vidrestore
 from vidrestore.api import restore_video
 from vidrestore.common import files
 from vidrestore.common.errors import UsageError
-from vidrestore.common.files import held
+from vidrestore.common.files import held, held_folder
 from vidrestore.common.profiles import load_settings
 from vidrestore.jobs import run as run_module
-from vidrestore.jobs import work_folder as work_folder_module
 from vidrestore.media.probe import probe
 
 PAINTED = load_settings(options=AS_PAINTED)
@@ -99,8 +98,18 @@ def test_a_work_folder_that_another_run_removes_is_made_again(request_of, monkey
         path.parent.rmdir()
         return held(path, wait=wait)
 
-    monkeypatch.setattr(work_folder_module, "held", late)
+    monkeypatch.setattr(files, "held", late)
     assert restore_video(source, target, PAINTED, restorer=Painter(), analysis=analysis).faces == 3
+
+
+@pytest.mark.parametrize("name", ["folder", "folder/lock"])
+def test_a_link_to_nowhere_is_no_folder_that_another_run_removed(tmp_path, name):
+    link = tmp_path / name
+    link.parent.mkdir(exist_ok=True)
+    link.symlink_to(tmp_path / "missing" / "nowhere")
+    with pytest.raises(OSError, match="folder"), held_folder(tmp_path / "folder"):
+        pass
+    assert link.is_symlink()
 
 
 def test_what_a_killed_run_left_is_cleared_away(request_of):

@@ -24,6 +24,7 @@ from safetensors.torch import load_file
 
 from vidrestore import api
 from vidrestore.analysis.cache import OTHER_FRAMES
+from vidrestore.common import files
 from vidrestore.common.errors import (
     ConfigError,
     InputError,
@@ -261,7 +262,7 @@ def test_a_run_that_ends_meanwhile_may_take_its_folder_with_it(
         tries.append(path)
         return held(path, wait=wait)
 
-    monkeypatch.setattr(run_module, "held", taken)
+    monkeypatch.setattr(files, "held", taken)
     run(studio.request(studio.film("film.mkv")))
     assert len(tries) == 2
 

@@ -244,6 +244,36 @@ def held(path: Path, *, wait: bool) -> Iterator[None]:
 
 
 @contextmanager
+def held_folder(folder: Path) -> Iterator[None]:
+    """Create a folder where it is missing, and lock the file `lock` in it.
+
+    Args:
+        folder: The folder, which runs remove while they hold the lock.
+
+    Yields:
+        Nothing. The end of the scope releases the lock; the folder and the file stay.
+
+    Raises:
+        BlockingIOError: Another process or thread holds the lock.
+        OSError: The folder cannot be made, or the file in it cannot be opened.
+    """
+    lock = folder / "lock"
+    with ExitStack() as stack:
+        while True:
+            folder.mkdir(exist_ok=True)
+            try:
+                stack.enter_context(held(lock, wait=False))
+            except FileNotFoundError as error:
+                # Another run has ended in between, and removed the folder. Links to nowhere remain.
+                if folder.is_symlink() or lock.is_symlink():
+                    raise
+                log_handled(error)
+            else:
+                break
+        yield
+
+
+@contextmanager
 def output_file(path: Path, what: str = "") -> Iterator[Path]:
     """Write a file of the user atomically (`written_atomically`) at its `output_place`.
 

@@ -38,7 +38,7 @@ from vidrestore.common.errors import (
     not_written,
     system_reason,
 )
-from vidrestore.common.files import held, remove_tree, sync_file, sync_folder
+from vidrestore.common.files import held_folder, remove_tree, sync_file, sync_folder
 from vidrestore.common.handled import logged
 from vidrestore.jobs.notes import (
     KEPT,
@@ -596,12 +596,7 @@ def work_folder(target: Path, on_kept: Callable[[str], None]) -> Iterator[WorkFo
     with ExitStack() as last, ExitStack() as stack:
         _check_own(path)
         try:
-            path.mkdir(exist_ok=True)
-            try:
-                stack.enter_context(held(path / "lock", wait=False))
-            except FileNotFoundError:  # another run has ended and removed the folder
-                path.mkdir(exist_ok=True)
-                stack.enter_context(held(path / "lock", wait=False))
+            stack.enter_context(held_folder(path))
             # Windows cannot remove the lock while it is open, so the lock is released first there.
             (last if sys.platform == "win32" else stack).callback(_leave, folder, on_kept)
         except BlockingIOError as error:

@@ -17,7 +17,7 @@ from vidrestore.common.checksums import FileHashes
 from vidrestore.common.counting import counted
 from vidrestore.common.errors import ChangedSourceError, OutputError, UsageError, not_written
 from vidrestore.common.events import OnEvent, TrainingProgress, notify
-from vidrestore.common.files import fitting_name, held, output_place, remove_left_behind
+from vidrestore.common.files import fitting_name, held_folder, output_place, remove_left_behind
 from vidrestore.common.handled import log_handled, logged
 from vidrestore.common.settings import Settings
 from vidrestore.imaging.frame import FloatArray
@@ -296,7 +296,7 @@ def _state_of(request: PersonalizeRequest, needed_bytes: int) -> Iterator[Path]:
     state = folder / "state.pt"
     with ExitStack() as last, ExitStack() as stack:
         try:
-            _lock(folder, stack)
+            stack.enter_context(held_folder(folder))
             # It is removed while the lock is held, since another run may take the lock right after.
             # Windows cannot remove an open file.
             (last if sys.platform == "win32" else stack).callback(_remove_empty, folder, state)
@@ -310,21 +310,6 @@ def _state_of(request: PersonalizeRequest, needed_bytes: int) -> Iterator[Path]:
                 folder.rmdir()  # where nothing is in it
             raise _not_kept(state, folder.parent, error) from error
         yield state
-
-
-def _lock(folder: Path, stack: ExitStack) -> None:
-    """Create a folder and lock it until the stack ends."""
-    while True:
-        folder.mkdir(exist_ok=True)
-        try:
-            stack.enter_context(held(folder / "lock", wait=False))
-        except FileNotFoundError as error:
-            # Another run has ended in between, and removed the folder. A link to nowhere remains.
-            if folder.is_symlink():
-                raise
-            log_handled(error)
-        else:
-            return
 
 
 def _remove_empty(folder: Path, state: Path) -> None:
