@@ -57,7 +57,7 @@ runpy.run_module("vidrestore", run_name="__main__")
 def test_at_an_import(pair: tuple[signal.Signals, signal.Signals], module: str) -> None:
     process = start([sys.executable, "-c", SCRIPT, module, *(str(int(each)) for each in pair)])
     _, errors = process.communicate(timeout=_PATIENCE_SECONDS)
-    assert errors == "vidrestore: interrupted; no output was written\n"
+    assert errors == "vidrestore: interrupted; no unfinished output was written\n"
     assert process.returncode == 130
 
 
@@ -374,6 +374,122 @@ def test_two_signals_at_any_moment(
     assert "Exception ignored" not in errors
     assert list((tmp_path / "tmp").iterdir()) == []
     assert not any(map(runs, below))
+
+
+IN_A_BATCH = """
+import os, signal, time
+from pathlib import Path
+from vidrestore.common import interruption
+from vidrestore.common.files import output_file
+handler = interruption.Interruption()
+handler.install()
+with output_file(Path("first")):
+    pass
+os.kill(os.getpid(), signal.SIGTERM); time.sleep(0.1)
+print("the first is there", flush=True)
+try:
+    interruption.expect_end(False)
+    print("the second begins", flush=True)
+except KeyboardInterrupt:
+    handler.settle()
+    print("interrupted", flush=True)
+"""
+
+
+def test_once_an_output_is_in_its_place_only_the_next_one_is_interrupted(tmp_path: Path) -> None:
+    process = start([sys.executable, "-c", WITHOUT_CLOCK + IN_A_BATCH], cwd=tmp_path)
+    said, errors = process.communicate(timeout=_PATIENCE_SECONDS)
+    assert (said, errors) == ("the first is there\ninterrupted\n", "")
+
+
+# A run whose output is made once; then its end, with a signal at one moment after another.
+ENDS = """
+import contextlib, io, json, os, shutil, signal, sys
+from pathlib import Path
+from vidrestore.cli import main
+from vidrestore.common.interruption import Interruption
+from vidrestore.jobs import run
+
+source, target, report, first, stride = Path(sys.argv[1]), Path(sys.argv[2]), *sys.argv[3:]
+make = run._make_output
+made, moment = None, 0
+
+def make_once(request, work, *more):
+    global made
+    if made is None:
+        made = make(request, work, *more)
+        shutil.copy(made.whole, "whole")
+    shutil.copy("whole", made.whole)
+    count = 0
+    def watch(frame, event, function):
+        nonlocal count
+        name = str(frame.f_globals.get("__name__"))
+        if event in ("call", "c_return") and name.partition(".")[0] in ("vidrestore", "contextlib"):
+            count += 1
+            if count == moment:
+                sys.setprofile(None)
+                os.kill(os.getpid(), signal.SIGTERM)
+    if moment:
+        sys.setprofile(watch)
+    return made
+
+run._make_output = make_once
+given = ["restore", str(source), str(target), "--json"]
+given += ["--restorer", "fusion", "--detector", "haar"]
+given += ["--report", report] if report != "-" else []
+ended = {0: 0, 130: 0}
+
+def one():
+    for path in (target, Path(report)):
+        path.unlink(missing_ok=True)
+    interruption, said = Interruption(), io.StringIO()
+    interruption.install()
+    try:
+        with contextlib.redirect_stdout(said):
+            main(given, interruption)
+    except SystemExit as left:
+        status = left.code
+    finally:
+        is_over = sys.getprofile() is not None or not moment
+        sys.setprofile(None)
+    last = json.loads(said.getvalue().splitlines()[-1])
+    right = ("done", None, True) if status == 0 else ("error", "interrupted", False)
+    if (last["event"], last.get("kind"), target.exists()) != right:
+        raise SystemExit(f"moment {moment}: {status}, {last}, {target.exists()}")
+    if left := [each for each in target.parent.iterdir() if each not in (target, Path(report))]:
+        if status == 0 or [each.suffix for each in left] != [".vidrestore"]:
+            raise SystemExit(f"moment {moment}: {left}")
+    ended[status] += 1
+    return is_over
+
+one()
+moment = int(first)
+while not one():
+    moment += int(stride)
+print(*ended.values())
+"""
+
+
+@pytest.mark.parametrize(
+    ("report", "first", "stride"),
+    [
+        ("-", 1, 7),
+        ("report.html", 2, 7),
+        *(pytest.param("-", n, 7, marks=pytest.mark.long) for n in range(2, 8)),
+    ],
+)
+def test_an_output_has_its_name_exactly_if_the_command_succeeds(
+    make_video: MakeVideo, tmp_path: Path, report: str, first: int, stride: int
+) -> None:
+    target = tmp_path / "out" / "clear.mkv"
+    target.parent.mkdir()
+    page = report if report == "-" else str(target.with_name(report))
+    done = subprocess.run(
+        [sys.executable, "-c", ENDS, make_video(), target, page, str(first), str(stride)],
+        cwd=tmp_path, capture_output=True, text=True, check=False, timeout=300,
+    )  # fmt: skip
+    assert done.stderr == ""
+    assert int(done.stdout.split()[0]) > 30  # times at which the output was in its place
 
 
 MAKES_ANOTHER_ERROR = """

@@ -148,7 +148,8 @@ def main() -> None:
             sys.exit(1)
         commands[name](source)
     except KeyboardInterrupt:
-        say(event="error", kind="interrupted", message="interrupted; no output was written")
+        message = "interrupted; no unfinished output was written"
+        say(event="error", kind="interrupted", message=message)
         sys.exit(130)
 
 

@@ -80,7 +80,7 @@ try:
         gate("never")
     say(event="done", summary={"frames": 4})
 except KeyboardInterrupt:
-    say(event="error", kind="interrupted", message="interrupted; no output was written")
+    say(event="error", kind="interrupted", message="interrupted; no unfinished output was written")
     sys.exit(130)
 """
 

@@ -50,7 +50,7 @@ def interrupted(given: Sequence[str]) -> int:
     Returns:
         The exit status, 130.
     """
-    return failed("interrupted", "interrupted; no output was written", STATUS, given)
+    return failed("interrupted", "interrupted; no unfinished output was written", STATUS, given)
 
 
 def leave(status: int) -> NoReturn:

@@ -34,6 +34,7 @@ from vidrestore.common.errors import (
     system_reason,
 )
 from vidrestore.common.handled import log_handled, logged
+from vidrestore.common.interruption import expect_end
 
 _POLL_SECONDS = 0.2
 # Errors of file systems without locks, such as some on networks: there, nothing is locked.
@@ -292,6 +293,7 @@ def output_file(path: Path, what: str = "") -> Iterator[Path]:
     try:
         with written_atomically(output_place(path, what)) as part:
             yield part
+        expect_end(True)
     except OSError as error:
         name = f"{what} {path}".strip()
         raise not_written(name, path.parent, error, "cannot be written") from error
@@ -424,9 +426,23 @@ def placed_together(moves: Sequence[tuple[Path, Path]]) -> Iterator[None]:
             for file, place, old, existed in reversed(moved):
                 _put_back(file, place, old, existed=existed)
             raise
+        expect_end(True)
         for _, _, old, _ in moved:
             if old is not None:
                 _discard(old)
+
+
+def place_together(moves: Sequence[tuple[Path, Path]]) -> None:
+    """Move files to their places, all of them or none; see `placed_together`.
+
+    Args:
+        moves: (file, place) for each file.
+
+    Raises:
+        OSError: The file system refuses something.
+    """
+    with placed_together(moves):
+        pass
 
 
 def _on_one_disk(file: Path, place: Path, stack: ExitStack) -> Path:

@@ -24,11 +24,11 @@ _MOST_POSTPONED_SECONDS = 5.0
 # An interruption inside such a function could leave a file half removed, or could be lost.
 _UNDISTURBED = ("__exit__", "__del__")
 # Functions, by package, that take hold of a process, a thread, a lock or a scope. An interruption
-# there would leave it without an owner.
+# there would leave it without an owner, or an output in its place that the command disowns.
 _TAKES_HOLD = {
     "subprocess": ("__init__",),
     "threading": ("start", "__enter__", "_acquire_restore"),
-    "vidrestore": ("__enter__", "_start_thread"),
+    "vidrestore": ("__enter__", "_start_thread", "_place_all", "place_together"),
 }
 
 
@@ -41,7 +41,8 @@ class Interruption:
     Later signals are counted and do not disturb the cleanup. The third and later signals, if they
     come a second or more after the first, end the process at once; the next run removes what it
     leaves.
-    After `settle`, nothing is raised.
+    Once the output is in its place (`expect_end`), the command gets five seconds to end as if there
+    had been no signal. After `settle`, nothing is raised.
 
     This class imports no other module of vidrestore, so it can be installed before they are loaded.
     """
@@ -51,6 +52,7 @@ class Interruption:
         self._first_at = 0.0
         self._is_done = False
         self._is_settled = False
+        self._ends_soon = False
         self._show_dropped = sys.unraisablehook
         self.was_raised = False
         """Whether the KeyboardInterrupt was raised. A library may turn it into another error, as
@@ -80,6 +82,12 @@ class Interruption:
         # of dataclasses, the interpreter would end by a signal. Evaluating a text resets that.
         eval("None")
 
+    def expect_end(self, is_near: bool) -> None:
+        """See the function of this name."""
+        self._ends_soon = is_near
+        if not is_near:
+            self._retry(signal.SIGTERM, None)  # it waited for the end of what came before
+
     def _note(self, number: int, frame: FrameType | None) -> None:
         """Handle a signal."""
         self._signals += 1
@@ -107,11 +115,26 @@ class Interruption:
             return
         waited = time.monotonic() - self._first_at
         can_wait = hasattr(signal, "setitimer") and waited < _MOST_POSTPONED_SECONDS
-        if can_wait and _is_undisturbed(frame):
+        if can_wait and (self._ends_soon or _is_undisturbed(frame)):
             signal.setitimer(signal.ITIMER_REAL, _POSTPONED_SECONDS)
             return
         self._is_done = self.was_raised = True
         raise KeyboardInterrupt
+
+
+def expect_end(is_near: bool) -> None:
+    """Tell the handler of this process whether its command is about to end, if there is a handler.
+
+    Args:
+        is_near: True once the output is in its place: an interruption waits for the end of the
+            command. False where more work begins: an interruption that waited is raised.
+
+    Raises:
+        KeyboardInterrupt: See `is_near`.
+    """
+    handler = signal.getsignal(signal.SIGTERM)
+    if isinstance(owner := getattr(handler, "__self__", None), Interruption):
+        owner.expect_end(is_near)
 
 
 def _is_undisturbed(frame: FrameType | None) -> bool:

@@ -20,6 +20,7 @@ from vidrestore.common.counting import counted
 from vidrestore.common.errors import ChangedSourceError, FaultyOutputError
 from vidrestore.common.events import Event, OnEvent, notify
 from vidrestore.common.files import output_place, placed_together, sync_file
+from vidrestore.common.interruption import expect_end
 from vidrestore.common.settings import Settings
 from vidrestore.common.threads import Stopwatch
 from vidrestore.imaging.planes import with_chroma
@@ -110,6 +111,7 @@ def run(
         VidrestoreError: See `vidrestore.common.errors`.
     """
     started = time.monotonic()
+    expect_end(False)  # in a batch, the output before is in its place
     request.validate()
     if observer is not None:
         on_event = observer.on_event

@@ -17,7 +17,7 @@ import numpy as np
 from vidrestore.common.errors import OutputError, not_written
 from vidrestore.common.files import (
     output_place,
-    placed_together,
+    place_together,
     sync_file,
     unfinished_file,
 )
@@ -124,7 +124,7 @@ def write_pictures(pictures: Iterable[tuple[Path, Picture]]) -> None:
                 part.write_bytes(data.tobytes())
                 sync_file(part)
                 moves.append((part, place))
-            stack.enter_context(placed_together(moves))
+            place_together(moves)
     except OSError as error:
         raise not_written(str(path), path.parent, error, "cannot be written") from error
     except cv2.error as error:
@@ -183,7 +183,7 @@ def write_movies(
                     raise OutputError(f"{named} is not written, since there is no picture for it")
             for part in parts:
                 sync_file(part)
-            stack.enter_context(placed_together(list(zip(parts, places, strict=True))))
+            place_together(list(zip(parts, places, strict=True)))
     except OSError as error:
         raise not_written(named, paths[0].parent, error, "cannot be written") from error
     except av.error.FFmpegError as error:
