@@ -383,7 +383,7 @@ from vidrestore.common import interruption
 from vidrestore.common.files import output_file
 handler = interruption.Interruption()
 handler.install()
-with output_file(Path("first")):
+with output_file(Path("first"), is_last=True):
     pass
 os.kill(os.getpid(), signal.SIGTERM); time.sleep(0.1)
 print("the first is there", flush=True)

@@ -37,7 +37,7 @@ from vidrestore.restoration.compositing import paste
 _FRAMES = 20
 _BAD_FRAME = 12
 _PROMPT_SECONDS = 2
-_INTERRUPT_SECONDS = 20.0
+_INTERRUPT_SECONDS = 60.0
 
 Break = Callable[[pytest.MonkeyPatch, "Run"], None]
 
@@ -358,28 +358,32 @@ def start(given: list[str]) -> "subprocess.Popen[str]":
     )
 
 
-def assert_interrupted(process: "subprocess.Popen[str]", signal_number: int) -> None:
-    """Send the signal; the process must say so and be gone in time."""
-    sent = time.monotonic()
-    process.send_signal(signal_number)
+def assert_is_interrupted(process: "subprocess.Popen[str]") -> None:
+    """The process must say so and be gone in time."""
     try:
-        said, errors = process.communicate(timeout=2 * _INTERRUPT_SECONDS)
+        said, errors = process.communicate(timeout=_INTERRUPT_SECONDS)
     finally:
         process.kill()
-    seconds = time.monotonic() - sent
     assert process.returncode == 130, errors
-    assert seconds < _INTERRUPT_SECONDS
     assert "Traceback" not in errors
     assert json.loads(said.splitlines()[-1])["kind"] == "interrupted"
 
 
-def wait_for_frame(process: "subprocess.Popen[str]", stage: str, frame: int) -> None:
-    assert process.stdout is not None
-    for line in process.stdout:
-        event = json.loads(line)
-        if event["event"] == "progress" and (event["stage"], event["frame"]) == (stage, frame):
-            return
-    pytest.fail(f"{stage} never came to frame {frame}: {process.communicate()[1]}")
+# The program, which gets a signal when a stage has finished so many frames.
+INTERRUPTED_AT = """
+import os, runpy, sys
+from vidrestore.common.events import Progress
+folder, stage, frame, number = sys.argv[1:5]
+del sys.argv[1:5]
+as_dict = Progress.as_dict
+def interrupt(progress):
+    if (progress.stage, progress.frame) == (stage, int(frame)):
+        assert os.listdir(folder), "there is nothing yet that could be left behind"
+        os.kill(os.getpid(), int(number))
+    return as_dict(progress)
+Progress.as_dict = interrupt
+runpy.run_module("vidrestore", run_name="__main__")
+"""
 
 
 @pytest.mark.parametrize(
@@ -395,11 +399,9 @@ def test_an_interrupted_command_leaves_nothing(
     shared: Path, tmp_path: Path, stage: str, part: str, signal_number: int
 ) -> None:
     limits = ("--end", part, "--batch-size", "1")  # a batch that runs cannot be stopped
-    given = command(shared / "clips/lp_s18.mp4", tmp_path / "clear.mp4", *limits)
-    process = start(given)
-    wait_for_frame(process, stage, 2)
-    assert any(tmp_path.iterdir()), "there is nothing yet that could be left behind"
-    assert_interrupted(process, signal_number)
+    given = command(shared / "clips/lp_s18.mp4", tmp_path / "clear.mp4", *limits)[3:]
+    moment = str(tmp_path), stage, "2", str(int(signal_number))
+    assert_is_interrupted(start([sys.executable, "-c", INTERRUPTED_AT, *moment, *given]))
     assert list(tmp_path.iterdir()) == []
 
 
@@ -418,7 +420,8 @@ def test_an_interrupted_join_ends_its_program_too(
     while not note.exists():
         assert process.poll() is None, process.communicate()
         time.sleep(0.05)
-    assert_interrupted(process, signal.SIGTERM)
+    process.send_signal(signal.SIGTERM)
+    assert_is_interrupted(process)
 
     kept = [path.name for path in target.parent.iterdir()]
     assert kept == ["clear.mp4.vidrestore"], "the finished segments, for the next run"

@@ -275,13 +275,15 @@ def held_folder(folder: Path) -> Iterator[None]:
 
 
 @contextmanager
-def output_file(path: Path, what: str = "") -> Iterator[Path]:
+def output_file(path: Path, what: str = "", *, is_last: bool = False) -> Iterator[Path]:
     """Write a file of the user atomically (`written_atomically`) at its `output_place`.
 
     Args:
         path: The file.
         what: The kind of the file, as the start of a sentence, such as "the listing"; default:
             empty.
+        is_last: Whether the command ends when this file is in its place, so that an interruption
+            then comes too late (`expect_end`); default: False.
 
     Yields:
         An empty temporary file, which takes the place of the file at the end of the scope.
@@ -293,7 +295,8 @@ def output_file(path: Path, what: str = "") -> Iterator[Path]:
     try:
         with written_atomically(output_place(path, what)) as part:
             yield part
-        expect_end(True)
+        if is_last:
+            expect_end(True)
     except OSError as error:
         name = f"{what} {path}".strip()
         raise not_written(name, path.parent, error, "cannot be written") from error

@@ -62,7 +62,7 @@ def convert_weights(
     _check_target(source, target, overwrite=overwrite)
     state, size_px = _read(source)
     content = _as_bytes(state, target.suffix.lower())
-    with output_file(target) as part:
+    with output_file(target, is_last=True) as part:
         part.write_bytes(content)
     # The new note replaces an older one for this path, and reveals damage already at the first use.
     record(target, hashlib.sha256(content).hexdigest())

@@ -100,7 +100,7 @@ def write_personal_file(
         )
     description = Description(base, record.best.step, learned, apart, before, after, embedding)
     tensors = {name: value.contiguous() for name, value in network.state_dict().items()}
-    with output_file(path, NETWORK) as part:
+    with output_file(path, NETWORK, is_last=True) as part:
         part.write_bytes(save(tensors, {_ENTRY: json.dumps(_fields(description), sort_keys=True)}))
     return description
 

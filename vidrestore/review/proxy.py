@@ -111,7 +111,7 @@ def write_proxy(
             on_event(Progress("proxy", frames, expected and max(expected, frames)))
 
     on_frame(0)
-    with temporary_folder() as folder, output_file(target) as part:
+    with temporary_folder() as folder, output_file(target, is_last=True) as part:
         table = None if is_display(info) else _write_table(folder / "display.cube", info)
         filters = _filters(info, inspection.interlacing, size, table)
         done = _encoded(source, part, info, filters, sound, on_frame)
