@@ -1,7 +1,9 @@
 """Programs that tests start."""
 
 import os
+import signal
 from pathlib import Path
+from typing import Any
 
 import psutil
 
@@ -15,12 +17,18 @@ def environment(**more: str) -> dict[str, str]:
     return os.environ | {"PYTHONPATH": os.pathsep.join(paths)} | more
 
 
-def changed_ns(path: Path) -> int:
-    """When a file was changed; 0 while there is none."""
-    try:
-        return path.stat().st_mtime_ns
-    except FileNotFoundError:
-        return 0
+def kill_after_call(owner: Any, name: str, call: int) -> None:
+    """Let this process kill itself once a function was called so many times."""
+    function, calls = getattr(owner, name), 0
+
+    def deadly(*given: Any, **more: Any) -> Any:
+        nonlocal calls
+        result, calls = function(*given, **more), calls + 1
+        if calls == call:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return result
+
+    setattr(owner, name, deadly)
 
 
 def started_by(number: int) -> list[psutil.Process]:

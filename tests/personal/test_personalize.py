@@ -6,7 +6,6 @@ import re
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import replace
@@ -17,7 +16,6 @@ import numpy as np
 import pytest
 import torch
 from helpers.person_film import ANNA, BERT, SIDE, ByColor, Studio, picture, track_of
-from helpers.processes import changed_ns
 from helpers.small_disk import Disk
 from helpers.videos import Command
 from safetensors.torch import load_file
@@ -455,22 +453,21 @@ def test_killed_runs_give_the_same_file(tmp_path: Path) -> None:
     code = (
         f"import sys; sys.path[:0] = [{str(here)!r}, {str(here.parent)!r}]\n"
         "import torch; torch.set_num_threads(1)\n"
+        "from helpers.processes import kill_after_call\n"
+        "from vidrestore.personal.trainer import Trainer\n"
+        "if sys.argv[2:]: kill_after_call(eval(sys.argv[2]), sys.argv[3], int(sys.argv[4]))\n"
         "import test_personalize; test_personalize.one_run(sys.argv[1])"
     )
     subprocess.run([sys.executable, "-c", code, str(tmp_path / "whole")], check=True)
     target = tmp_path / "killed" / "anna.safetensors"
     state = tmp_path / "killed" / "anna.safetensors.training" / "state.pt"
-    kills = 0
-    for delay_seconds in (0.05, 0.2, 0.4):
-        before = changed_ns(state)
-        process = subprocess.Popen([sys.executable, "-c", code, str(tmp_path / "killed")])
-        while process.poll() is None and changed_ns(state) in (0, before):
-            time.sleep(0.01)
-        time.sleep(delay_seconds)
-        process.kill()
-        kills += process.wait() == -signal.SIGKILL
-    assert kills > 0
-    assert not target.exists() or kills < 3
+    # While the second state is written, between two states, and after one.
+    for moment in ("torch save 2", "Trainer _train_step 5", "Trainer _save 3"):
+        given = [str(tmp_path / "killed"), *moment.split()]
+        process = subprocess.run([sys.executable, "-c", code, *given])
+        assert process.returncode == -signal.SIGKILL
+        assert state.exists()
+        assert not target.exists()
     subprocess.run([sys.executable, "-c", code, str(tmp_path / "killed")], check=True)
     assert target.read_bytes() == (tmp_path / "whole" / "anna.safetensors").read_bytes()
     assert not state.parent.exists()

@@ -4,7 +4,6 @@ import logging
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
@@ -14,7 +13,6 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from helpers.processes import changed_ns
 from skimage import data
 
 from vidrestore.common.errors import VidrestoreError
@@ -147,6 +145,9 @@ def one_of_many_looks(path: Path | None) -> Trainer:
     )  # fmt: skip
 
 
+TRAINER = "test_trainer.Trainer"
+
+
 @pytest.mark.long
 def test_a_process_that_is_killed_gives_the_same_network(tmp_path: Path) -> None:
     path = tmp_path / "state.pt"
@@ -154,21 +155,18 @@ def test_a_process_that_is_killed_gives_the_same_network(tmp_path: Path) -> None
         f"import sys; sys.path[:0] = {[str(each) for each in Path(__file__).parents[:2]]!r}\n"
         "import test_trainer\n"
         "import torch; torch.set_num_threads(1)\n"
+        "from helpers.processes import kill_after_call\n"
+        "kill_after_call(eval(sys.argv[1]), sys.argv[2], int(sys.argv[3]))\n"
         f"from pathlib import Path\nlist(test_trainer.one_of_many_looks(Path({str(path)!r})).run())"
     )
-    kills = 0
-    for delay_seconds in (0.05, 0.13, 0.29):
-        before = changed_ns(path)
-        process = subprocess.Popen([sys.executable, "-c", code])
-        while process.poll() is None and changed_ns(path) in (0, before):
-            time.sleep(0.01)
-        time.sleep(delay_seconds)
-        process.kill()
-        kills += process.wait() == -signal.SIGKILL
-    assert kills > 0
+    # While the second state is written, between two states, and after one.
+    moments = ("torch", "save", 2), (TRAINER, "_train_step", 5), (TRAINER, "_save", 3)
+    for owner, name, call in moments:
+        process = subprocess.run([sys.executable, "-c", code, owner, name, str(call)])
+        assert process.returncode == -signal.SIGKILL
     again, whole = one_of_many_looks(path), one_of_many_looks(None)
     first = next(event.step for event in again.run() if isinstance(event, StepDone))
-    assert first > 1
+    assert first == 1 + 4 + 3 + 1
     again = one_of_many_looks(path)
     for trainer in (again, whole):
         list(trainer.run())
