@@ -98,15 +98,13 @@ def _check_depth(text: str) -> None:
         log_handled(error)
         why = "is nested too deeply" if isinstance(error, RecursionError) else str(error)
         raise TimelineError(f"is not valid JSON: {shortened(why)}") from error
-    for _ in range(_DEEPEST_JSON):
-        level = [
-            inner
-            for each in level
-            for inner in (each.values() if isinstance(each, dict) else each)
-            if isinstance(inner, dict | list)
-        ]
+    for _ in range(_DEEPEST_JSON + 1):
+        level = [each for each in level if isinstance(each, dict | list)]
         if not level:
             return
+        level = [
+            inner for each in level for inner in (each.values() if isinstance(each, dict) else each)
+        ]
     raise TimelineError(f"nests its objects more than {_DEEPEST_JSON} deep")
 
 
