@@ -127,13 +127,15 @@ def windows(frames_each: int, most: int) -> Iterator[Window]:
         yield from islice(recorded(name, frames_each), most)
 
 
-def pictures(path: Path) -> list[np.ndarray]:
+def pictures(path: Path, every: int = 1, most: int | None = None) -> list[np.ndarray]:
     with av.open(str(path)) as container:
-        return [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
+        end = None if most is None else every * most
+        wanted = islice(container.decode(video=0), 0, end, every)
+        return [frame.to_ndarray(format="rgb24") for frame in wanted]
 
 
 def of_track(
-    name: str, track: Track, frames: Sequence[np.ndarray], frames_each: int
+    name: str, track: Track, frames: Sequence[np.ndarray], frames_each: int, side: int = SIDE
 ) -> Iterator[Window]:
     first = track.first_frame
     last = min(track.end_frame, len(frames))
@@ -141,27 +143,27 @@ def of_track(
         n = min(frames_each, last - first)
         part = slice(first - track.first_frame, first - track.first_frame + n)
         own = replace(track.frames(part, first_frame=0), track_id=0)
-        truth = np.stack([crop(frames[first + i], own.matrices[i]) for i in range(n)])
+        truth = np.stack([crop(frames[first + i], own.matrices[i], side) for i in range(n)])
         yield Window(f"{name} {first}", truth, own)
         first += n
 
 
-def crop(picture: np.ndarray, unit: np.ndarray) -> np.ndarray:
+def crop(picture: np.ndarray, unit: np.ndarray, side: int = SIDE) -> np.ndarray:
     light = picture.astype(np.float32) / 255
-    step = crop_side_px(unit) / SIDE
+    step = crop_side_px(unit) / side
     if step > 1.3:
         light = cv2.GaussianBlur(light, (0, 0), 0.4 * step)
-    matrix = crop_matrix(unit, SIDE)
+    matrix = crop_matrix(unit, side)
     return np.clip(
-        cv2.warpAffine(light, matrix, (SIDE, SIDE), flags=cv2.INTER_CUBIC,
+        cv2.warpAffine(light, matrix, (side, side), flags=cv2.INTER_CUBIC,
                        borderMode=cv2.BORDER_REPLICATE), 0, 1)  # fmt: skip
 
 
-def recorded(name: str, frames_each: int) -> Iterator[Window]:
+def recorded(name: str, frames_each: int, side: int = SIDE) -> Iterator[Window]:
     """The windows of a recorded restorer; the first 96 frames."""
     source, result, every = RECORDED[name]
     folder = shared() / "real-restorers"
-    frames, made = (pictures(folder / file)[::every][:96] for file in (source, result))
+    frames, made = (pictures(folder / file, every, 96) for file in (source, result))
     if source == result:
         half = frames[0].shape[1] // 2
         frames, made = [f[:, :half].copy() for f in frames], [f[:, half:].copy() for f in made]
@@ -172,7 +174,7 @@ def recorded(name: str, frames_each: int) -> Iterator[Window]:
     finally:
         path.unlink()
     track = max(analysis.tracks, key=lambda t: len(t.matrices) * crop_side_px(t.matrices[0]))
-    for window in of_track(name, track, frames, frames_each):
+    for window in of_track(name, track, frames, frames_each, side):
         first = int(window.name.split()[-1])
         outputs = []
         for i in range(len(window.truth)):
@@ -180,7 +182,7 @@ def recorded(name: str, frames_each: int) -> Iterator[Window]:
             if name == "ed2":
                 back = np.linalg.inv(np.vstack([ED2, [0, 0, 1]]))
                 unit = (np.vstack([unit, [0, 0, 1]]) @ back)[:2]
-            outputs.append(crop(made[first + i], unit))
+            outputs.append(crop(made[first + i], unit, side))
         yield replace(window, results=np.stack(outputs))
 
 
@@ -197,7 +199,8 @@ def write(path: Path, frames: Sequence[np.ndarray]) -> None:
 
 def clip_of(truth: Stack) -> Clip:
     flows = metrics.flows_between(truth, DenseFlow(), blur_px=0)
-    skin = [(_centres(SIDE) * SIDE - 0.5).astype(np.float32)]
+    side = truth.shape[1]
+    skin = [(_centres(side) * side - 0.5).astype(np.float32)]
     for back in flows.backward:
         skin.append(sample(skin[-1], back))
     return Clip(truth, flows, np.stack(skin))
@@ -240,7 +243,8 @@ def on(frames: list[FaceFrame], track: Track) -> Made:
 
 def boxes(window: Window) -> tuple[np.ndarray, np.ndarray]:
     """(n, H, W) masks of the eyes and of the mouth."""
-    masks = np.zeros((2, len(window.truth), SIDE, SIDE), np.float32)
+    count, side = window.truth.shape[:2]
+    masks = np.zeros((2, count, side, side), np.float32)
     for at, (matrix, points) in enumerate(
         zip(window.track.matrices, window.track.landmarks, strict=True)
     ):
@@ -248,7 +252,7 @@ def boxes(window: Window) -> tuple[np.ndarray, np.ndarray]:
         spots = ((0, unit[0], (0.075, 0.05)), (0, unit[1], (0.075, 0.05)),
                  (1, unit[3:].mean(axis=0), (0.12, 0.075)))  # fmt: skip
         for which, (x, y), (dx, dy) in spots:
-            x1, x2, y1, y2 = (round(SIDE * v) for v in (x - dx, x + dx, y - dy, y + dy))
+            x1, x2, y1, y2 = (round(side * v) for v in (x - dx, x + dx, y - dy, y + dy))
             masks[which, at, max(y1, 0) : max(y2, 0), max(x1, 0) : max(x2, 0)] = 1
     return masks[0], masks[1]
 
@@ -321,29 +325,30 @@ def measured(window: Window, wear: Wear, boil: Boil, seed: int = 0) -> Row:
     )
 
 
+def mouth_error(window: Window, output: Stack) -> float:
+    """The difference of the mouth to the network's own output where it is fastest, in levels."""
+    _, mouth = boxes(window)
+    quick = fastest(window.truth, mouth)
+    weights = mouth[quick][..., None]
+    squares = weights * (output - window.results)[quick] ** 2
+    return 255 * float(np.sqrt(squares.sum() / (3 * weights.sum())))
+
+
 def of_trained(window: Window) -> Row:
     """The same for the recorded outputs of a trained restorer, without a truth."""
     results = window.results
     frames = face_frames(window.truth, results)
     usual, keyed = off(frames), on(frames, window.track)
     flows, mask = clip_of(window.truth).flows, face_mask(SIDE)
-    _, mouth = boxes(window)
-    quick = fastest(window.truth, mouth)
 
     def flick(o: Stack) -> float:
         return metrics.rms(metrics.blind_flicker(o, window.truth, flows, mask))
-
-    def apart(o: Stack) -> float:
-        weights = mouth[quick][..., None]
-        return 255 * float(
-            np.sqrt((weights * (o - results)[quick] ** 2).sum() / (3 * weights.sum()))
-        )
 
     sharp = [np.nanmean(metrics.sharpness(made.crops, results, mask)) for made in (keyed, usual)]
     nothing = float("nan")
     return Row(
         keyed.runs, nothing, flick(keyed.crops) / flick(usual.crops) - 1, sharp[0] / sharp[1] - 1,
-        nothing, apart(usual.crops), apart(keyed.crops),
+        nothing, mouth_error(window, usual.crops), mouth_error(window, keyed.crops),
         bool(np.array_equal(keyed.crops, usual.crops)), keyed.cpu - usual.cpu,
     )  # fmt: skip
 
