@@ -146,7 +146,7 @@ def moments_until(wanted):
             count += 1
             if count == wanted:
                 sys.setprofile(None)
-                os.kill(os.getpid(), signal.SIGTERM)
+                signal.getsignal(signal.SIGTERM)(signal.SIGTERM, frame)  # as the interpreter does
     sys.setprofile(watch)
     try:
         work()
@@ -191,19 +191,50 @@ def work():
 def left_behind():
     return [each for each in threading.enumerate() if each is not threading.main_thread()]
 """
+HOLDS_FILES = """
+from pathlib import Path
+from vidrestore.common.files import written_atomically
+from vidrestore.common.temporary import temporary_folder
+from vidrestore.jobs.work_folder import work_folder
+WATCHED = ("vidrestore.common.files", "vidrestore.common.temporary", "vidrestore.jobs.work_folder",
+           "contextlib", "pathlib", "tempfile", "shutil")
+place = Path("place")
+place.mkdir()
+def left_behind():
+    return [each.name for each in place.iterdir() if each.name != "whole"]
+def work():
+    with {scope}:
+        {body}
+"""
 WORKS = {
     "ffmpeg": RUNS_FFMPEG + "work = lambda: run_ffmpeg(['0.02'])",
     "ffmpeg, watched": RUNS_FFMPEG + "work = lambda: run_ffmpeg_watched(['0.02'], int)",
     "threads": STARTS_THREADS,
+    "file": HOLDS_FILES.format(
+        scope='written_atomically(place / "whole") as part', body='part.write_text("a")'
+    ),
+    "temporary folder": HOLDS_FILES.format(
+        scope="temporary_folder(place) as folder", body='(folder / "a").write_text("a")'
+    ),
+    "work folder": HOLDS_FILES.format(
+        scope='work_folder(place / "a.mkv", print) as folder',
+        body='folder.place("video", ".mkv").write_text("a")',
+    ),
 }
 
 
-@pytest.mark.parametrize("work", WORKS.values(), ids=WORKS.keys())
+@pytest.mark.parametrize(
+    "work",
+    [
+        pytest.param(work, id=name, marks=[pytest.mark.long] * (name in ("file", "work folder")))
+        for name, work in WORKS.items()
+    ],
+)
 @pytest.mark.parametrize(
     ("first", "stride"),
     [(1, 7), *(pytest.param(n, 7, marks=pytest.mark.long) for n in range(2, 8))],
 )
-def test_an_interruption_at_any_moment_leaves_nothing_running(
+def test_an_interruption_at_any_moment_leaves_nothing_behind(
     tmp_path: Path, work: str, first: int, stride: int
 ) -> None:
     program = tmp_path / "ffmpeg"
@@ -212,7 +243,7 @@ def test_an_interruption_at_any_moment_leaves_nothing_running(
     done = subprocess.run(
         [sys.executable, "-c", f"import os\n{WITHOUT_CLOCK}{work}\n{AT_EACH_MOMENT}",
          str(first), str(stride)],
-        env=os.environ | {"VIDRESTORE_FFMPEG": str(program)},
+        cwd=tmp_path, env=os.environ | {"VIDRESTORE_FFMPEG": str(program)},
         capture_output=True, text=True, check=False, timeout=_LONG_SECONDS,
     )  # fmt: skip
     assert (done.stdout, done.stderr) == ("interrupted\n", "")

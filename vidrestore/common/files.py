@@ -599,6 +599,13 @@ def _begun(path: Path) -> tuple[Path, IO[bytes]]:
     raise BlockingIOError(errno.EAGAIN, "another run removes what is written", str(path))
 
 
+def _try_to_begin(path: Path) -> None:
+    """Create a temporary file for `path`, and remove it."""
+    part, file = _begun(path)
+    file.close()
+    part.unlink(missing_ok=True)
+
+
 def _remove_if_left(part: Path, pid: int, *, was_held: bool) -> None:
     """Remove a temporary file if its writer has ended."""
     state = part.lstat()
@@ -695,9 +702,7 @@ def check_new(
         raise not_written(f"writing {name}", path.parent, error) from error
     try:
         # On several file systems, os.access wrongly allows everything to the superuser.
-        part, file = _begun(place)
-        file.close()
-        part.unlink(missing_ok=True)
+        _try_to_begin(place)
     except OSError as error:
         if is_disk_full(error):
             raise not_written(f"writing {name}", place.parent, error) from error

@@ -23,13 +23,17 @@ _POSTPONED_SECONDS = 0.02
 _MOST_POSTPONED_SECONDS = 5.0
 # An interruption inside such a function could leave a file half removed, or could be lost.
 _UNDISTURBED = ("__exit__", "__del__")
-# Functions, by package, that take hold of a process, a thread, a lock or a scope. An interruption
-# there would leave it without an owner, or an output in its place that the command disowns.
+# Functions, by package, that take hold of a process, a thread, a lock, a file or a scope. An
+# interruption there would leave it without an owner, or an output in its place that the command
+# disowns.
 _TAKES_HOLD = {
     "subprocess": ("__init__",),
     "threading": ("start", "__enter__", "_acquire_restore"),
-    "vidrestore": ("__enter__", "_start_thread", "_place_all", "place_together"),
-}
+    "vidrestore": (
+        "__enter__", "_start_thread", "_place_all", "place_together",
+        "_begun", "_try_to_begin", "held_folder", "_taken_folder",
+    ),
+}  # fmt: skip
 
 
 class Interruption:
@@ -139,6 +143,9 @@ def expect_end(is_near: bool) -> None:
 
 def _is_undisturbed(frame: FrameType | None) -> bool:
     """Tell whether the stack includes code that must not be disturbed."""
+    # What a generator holds by now, contextlib is about to hand over to a scope.
+    if frame is not None and frame.f_globals.get("__name__") == "contextlib":
+        return True
     while frame is not None:
         if frame.f_code.co_name in _UNDISTURBED or _takes_hold(frame) or _imports_library(frame):
             return True
@@ -147,7 +154,7 @@ def _is_undisturbed(frame: FrameType | None) -> bool:
 
 
 def _takes_hold(frame: FrameType) -> bool:
-    """Tell whether a frame takes hold of a process, a thread, a lock or a scope."""
+    """Tell whether a frame takes hold of a process, a thread, a lock, a file or a scope."""
     package = str(frame.f_globals.get("__name__")).partition(".")[0]
     return frame.f_code.co_name in _TAKES_HOLD.get(package, ())
 

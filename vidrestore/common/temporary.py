@@ -51,10 +51,15 @@ def _new_folder(root: Path, stack: ExitStack) -> Path:
         # Another run may remove the empty folder at this moment; then the loop creates it again.
         with logged(FileNotFoundError), held(root / _LOCK, wait=True):
             _remove_left(root)
-            folder = Path(tempfile.mkdtemp(dir=root, prefix=""))
-            stack.callback(remove_tree, folder)
-            stack.enter_context(held(folder / _LOCK, wait=False))
-            return folder
+            return _taken_folder(root, stack)
+
+
+def _taken_folder(root: Path, stack: ExitStack) -> Path:
+    """Create and lock a folder, which the stack removes."""
+    folder = Path(tempfile.mkdtemp(dir=root, prefix=""))
+    stack.callback(remove_tree, folder)
+    stack.enter_context(held(folder / _LOCK, wait=False))
+    return folder
 
 
 def _make_private(root: Path) -> None:
