@@ -132,7 +132,7 @@ def say_bt709(stream):
         ("dnxhr", "yuv422p", "out.mov", "high"),
         ("dnxhr", "yuv422p10le", "out.mkv", "high"),
         ("hevc", "gray10le", "out.mp4", "small"),
-        ("hevc", "gbrp10le", "out.mkv", "20"),
+        pytest.param("hevc", "gbrp10le", "out.mkv", "20", marks=pytest.mark.long),
     ],
 )
 def test_every_codec_gives_frames_times_and_shape_back(

@@ -34,7 +34,7 @@ def peak_bytes(step: Callable[[], object]) -> int:
     return most
 
 
-@pytest.mark.parametrize("save_memory", [True, False])
+@pytest.mark.parametrize("save_memory", [pytest.param(True, marks=pytest.mark.long), False])
 def test_memory_follows_from_shapes(save_memory: bool) -> None:
     settings = Train(batch=4, save_memory=save_memory)
     gpen, judge = GPEN(32, 16, 2, narrow=0.125), Discriminator(32, narrow=0.125)
@@ -92,5 +92,6 @@ def test_large_networks_take_no_memory_to_estimate() -> None:
     assert estimate.step_operations > 1e12
 
 
+@pytest.mark.long
 def test_speed_is_measured() -> None:
     assert measured_speed(torch.device("cpu")) > 1e6

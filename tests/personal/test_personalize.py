@@ -113,6 +113,7 @@ def test_the_python_door(studio: Studio) -> None:
     assert len(record.losses) == 9
 
 
+@pytest.mark.long
 def test_a_person_is_found_in_other_files(studio: Studio) -> None:
     first = studio.film("first.mkv", 20, tracks=[track_of(20)])
     bert = replace(track_of(20, number=1), person_id=2, embedding=BERT)
@@ -146,6 +147,7 @@ def test_a_person_is_found_in_other_files(studio: Studio) -> None:
     assert studio.analyzed.count(second) == 1
 
 
+@pytest.mark.long
 def test_bad_faces_of_the_film_are_imitated(
     studio: Studio, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -175,6 +177,7 @@ class StopError(Exception):
     """In the place of a signal."""
 
 
+@pytest.mark.long
 def test_a_stopped_training_goes_on(studio: Studio) -> None:
     film, target = studio.film("film.mkv"), studio.folder / "anna.safetensors"
     run(studio.request(film))
@@ -595,7 +598,8 @@ def test_photographs_are_the_visible_pictures_in_a_folder(tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize(
-    ("base", "least_gb", "most_gb"), [("gpen-512", 4, 12), ("gpen-2048", 15, 40)]
+    ("base", "least_gb", "most_gb"),
+    [("gpen-512", 4, 12), pytest.param("gpen-2048", 15, 40, marks=pytest.mark.long)],
 )
 def test_memory_and_time_follow_from_shapes(
     studio: Studio, monkeypatch: pytest.MonkeyPatch, base: str, least_gb: float, most_gb: float

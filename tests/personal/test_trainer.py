@@ -110,7 +110,10 @@ def test_all_losses_are_computed_in_their_steps() -> None:
     assert trainer.record.best.scores.identity is not None
 
 
-@pytest.mark.parametrize("stop_after", [2, 5, 6])
+@pytest.mark.parametrize(
+    "stop_after",
+    [pytest.param(2, marks=pytest.mark.long), 5, pytest.param(6, marks=pytest.mark.long)],
+)
 def test_a_killed_training_gives_the_same_network(tmp_path: Path, stop_after: int) -> None:
     def trainer(folder: Path) -> Trainer:
         folder.mkdir(exist_ok=True)

@@ -111,6 +111,7 @@ def test_a_harmed_file_is_made_again(tmp_path, harm):
     assert last.faces == 0
 
 
+@pytest.mark.long
 def test_one_wrong_bit_anywhere_is_found(tmp_path):
     crops, crop = CropCache(tmp_path, "so"), torch.rand(3, 8, 8, generator=torch.manual_seed(0))
     crops.keep("0123", 0, crop)
