@@ -130,7 +130,7 @@ ANIMATIONS = {
 @pytest.mark.parametrize(
     "command_line",
     ["restore BAD free.mkv", "restore BAD free.png", "analyze BAD --detector haar",
-     "preview BAD -o free.png"],
+     "preview BAD -o free.png", "proxy BAD -o free.mp4"],
 )  # fmt: skip
 @pytest.mark.parametrize("suffix", ["", ".png", ".mp4"])
 @pytest.mark.parametrize("kind", ANIMATIONS)

@@ -87,6 +87,8 @@ def test_no_message_of_the_program_comes_with_what_only_a_terminal_knows(kind):
          "The picture cannot be stored in this kind of file; choose .mkv, or another quality."),
         ("a JPEG cannot hold transparency, which in.png has; name the output .png or .tif",
          "A JPEG cannot hold transparency, which in.png has; name the output .png or .tif."),
+        ("/a/b.gif is a GIF; convert it to a video first, for example with ffmpeg -i INPUT "
+         "-pix_fmt yuv420p OUTPUT.mp4", '"b.gif" is a GIF; convert it to a video first.'),
         (f"{SOURCE} is damaged and cannot be decoded; replace the file",
          '"tape 1.mp4" is damaged and cannot be decoded; replace the file.'),
     ],

@@ -7,6 +7,7 @@ from pathlib import Path
 from vidrestore.common.errors import UsageError
 from vidrestore.common.files import fitting_name
 from vidrestore.media.images import is_pictures
+from vidrestore.media.images.animation import check_no_animation
 
 PICTURES, MOVIES = (".png", ".jpg", ".jpeg"), (".mp4", ".mov", ".mkv")
 """Suffixes of the files of pictures and of videos."""
@@ -58,8 +59,10 @@ def check_proxy_path(source: Path, target: Path) -> None:
         target: The file to write.
 
     Raises:
+        InputError: The source is a GIF, or an animated WebP or PNG.
         UsageError: The source is a picture, or the target has another suffix than .mp4.
     """
+    check_no_animation(source)
     if is_pictures(source):
         raise UsageError(f"a proxy is a copy of a video, and {source.name} is a picture")
     if target.suffix.lower() != ".mp4":

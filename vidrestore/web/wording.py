@@ -144,7 +144,7 @@ _NOTICES: Sequence[tuple[str, str]] = (
 )  # fmt: skip
 
 # What only a user of the terminal understands.
-_ASIDE = re.compile(r" \(--[^()]*\)")
+_ASIDE = re.compile(r" \(--[^()]*\)|, for example with [^;]*")
 _OPTION = re.compile(r"(?<![\w-])--?[a-zA-Z][\w-]*")
 _DOTTED = re.compile(r"\b[a-z_]+(\.[a-z_0-9]+)+\b")
 _FILE_NAME = re.compile(r"\.(mp4|mov|mkv|m4v|avi|png|jpe?g|tiff?|webm|webp|mpe?g|vob|dv|ts|mxf)$")
