@@ -179,8 +179,8 @@ class _Distributor:
     def items_of(self, k: int) -> Iterator[Any]:
         """Yield the items k, k + n, k + 2 n and so on, where n is the number of threads."""
         while True:
-            with self._turn:
-                began = time.perf_counter()
+            began = time.perf_counter()
+            with self._turn:  # which the thread holds that waits for an item
                 while self._next_thread != k and not self._is_over:
                     if self._left.is_set():
                         raise _Cancelled
