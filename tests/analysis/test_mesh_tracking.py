@@ -483,13 +483,31 @@ def test_a_mesh_that_would_shrink_keeps_the_size_that_the_detector_saw(logit, ha
 def test_what_was_no_face_at_any_angle_is_searched_again_only_after_some_frames(monkeypatch):
     flat = np.full((240, 320, 3), 60, np.uint8)
     network, searched = Shrinking(-9.0), []
-    monkeypatch.setattr(network, "find", lambda *_: searched.append(frame))
+    monkeypatch.setattr(network, "find", lambda *_, **__: searched.append(frame))
     meshes = MeshTracker(network, least_score=0.5)
     face = Claims((100, 60, 180, 160), 0.9)(flat)
     for frame in range(12):
         meshes.begin()
         meshes.confirm(Pictures(flat), face, thorough=frame in (0, 2, 4, 10))
     assert searched == [0, 6]
+
+
+@pytest.mark.parametrize(
+    ("logit", "looks"),
+    [(-9.0, [1, 1, 1, 0, 0, 0, 0, 0, 1, 0, 0, 0]), (-2.0, [2, 2, 2, 0, 0, 2, 0, 0, 2, 0, 0, 2])],
+)
+def test_what_is_hardly_a_face_gets_one_look_in_six_frames(monkeypatch, logit, looks):
+    flat = np.full((240, 320, 3), 60, np.uint8)
+    network, seen = Shrinking(logit), []
+    monkeypatch.setattr(network, "find", lambda *_, **__: None)
+    meshes = MeshTracker(network, least_score=0.5)
+    face = Claims((100, 60, 180, 160), 0.9)(flat)
+    for frame in range(len(looks)):
+        before = network.looks
+        meshes.begin()
+        meshes.confirm(Pictures(flat), face, thorough=frame == 0)
+        seen.append(network.looks - before)
+    assert seen == looks
 
 
 def test_a_sure_claim_on_the_head_of_another_face_is_dropped(shared, mesh_file):

@@ -2,6 +2,7 @@
 
 import cv2
 import numpy as np
+import onnx
 import pytest
 
 from vidrestore.models.onnx_session import processor_session
@@ -27,6 +28,16 @@ def test_the_face_mesh_gives_what_it_gives_in_opencv(file):
             ours.run(OUTPUTS, {"input_1": blob}), opencv.forward(OUTPUTS), strict=True
         ):
             np.testing.assert_allclose(mine.ravel(), theirs.ravel(), atol=2e-3)
+
+
+def test_the_face_mesh_has_only_operators_that_keep_the_fast_layout_of_channels(file):
+    graph = onnx.load_from_string(onnx_of_tflite(file.read_bytes())).graph
+    assert {node.op_type for node in graph.node} == {"Conv", "MaxPool", "Mul", "Relu", "Add"}
+    stored, used = (
+        {each.name for each in graph.initializer},
+        {n for x in graph.node for n in x.input},
+    )
+    assert stored <= used
 
 
 def test_a_damaged_file_is_refused_and_never_read_beyond_its_end(file):

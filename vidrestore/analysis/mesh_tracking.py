@@ -16,7 +16,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from vidrestore.imaging.geometry import Matrix, invert
+from vidrestore.imaging.geometry import invert
 from vidrestore.models.detectors import Detection, Detector, is_among, moved
 from vidrestore.models.face_mesh import (
     INPUT_PX,
@@ -51,7 +51,8 @@ _ONE_FACE, _ONE_HEAD, _WEAK_LOGIT = 0.5, 0.8, 6.0
 _SURE_SCORE = 0.05
 # The mesh tries a detection only at its own angle if, within this number of frames, a box that
 # overlaps it by more than this share was no face. After this number of tries in a row whose logit
-# was below the least one, it tries the detection only in every third frame.
+# was below the least one, it tries the detection only in every third frame, and in every sixth
+# where the logit was below `UNLIKELY_LOGIT`.
 _SAME_BOX, _REJECTED_FRAMES = 0.5, 12
 _TRIES_IN_A_ROW, _LEAST_DOUBT_LOGIT, _RARELY_FRAMES = 3, 0.0, 3
 # It tries such a detection at every angle at most once in this number of frames.
@@ -60,6 +61,9 @@ _SEARCH_AGAIN_FRAMES = 6
 # last share towards each new size, until its logit is at least the second one. Where the detector
 # is sure, the first logit is enough for it: the face counts without a mesh, too.
 _LEAST_HELD_LOGIT, _FREE_LOGIT, _RESIZING = 0.0, 10.0, 0.1
+# Where the first look has a lower logit, there is no second one: of 39 squares on which the
+# detector was sure, the highest second logit was -0.7.
+_HOPELESS_LOGIT = -6.0
 # Faces whose square is smaller, as a share of the network's picture, get a larger picture.
 _TOO_SMALL = 0.8
 _QUARTER_TURNS = {
@@ -142,7 +146,8 @@ class _Rejected:
         """Tell whether the network looks at the detection in a frame."""
         if self.tries < _TRIES_IN_A_ROW or self.logit >= _LEAST_DOUBT_LOGIT:
             return True
-        return frame - self.looked_frame >= _RARELY_FRAMES
+        pause_frames = _RARELY_FRAMES * (2 if self.logit < UNLIKELY_LOGIT else 1)
+        return frame - self.looked_frame >= pause_frames
 
 
 @dataclass(slots=True, eq=False)
@@ -156,6 +161,14 @@ class _Face:
     has settled at a size of its own."""
     detection: Detection | None = None
     """The detection that was made of the mesh; None before that."""
+    _box: npt.NDArray[np.float32] | None = None
+
+    @property
+    def box(self) -> npt.NDArray[np.float32]:
+        """The box of the points of the mesh."""
+        if self._box is None:
+            self._box = self.mesh.box()
+        return self._box
 
 
 class MeshTracker:
@@ -252,9 +265,9 @@ class MeshTracker:
             is_known = is_among(face, self._known, _SAME_BOX)
             is_sure = (is_known or face.score >= self._sure_score) and not needs_mesh
             for doubtful in self._doubtful:
-                if is_sure and _explains(doubtful.mesh, face):
+                if is_sure and _explains(doubtful, face):
                     self._keep(doubtful)
-            explaining = [each for each in self._faces if _explains(each.mesh, face)]
+            explaining = [each for each in self._faces if _explains(each, face)]
             for each in explaining:
                 if each.side_px is not None:
                     each.side_px += _RESIZING * (square.side_px - each.side_px)
@@ -268,8 +281,7 @@ class MeshTracker:
             if known and _is_among(self._settled(pictures, square, _ROUNDS_AGAIN), known):
                 continue
             is_lost = not known and any(
-                each.mesh.logit < _FREE_LOGIT and _explains(each.mesh, face)
-                for each in self._before
+                each.mesh.logit < _FREE_LOGIT and _explains(each, face) for each in self._before
             )
             seen = self._confirmed(
                 pictures, face, square, thorough=thorough, is_sure=is_sure, is_lost=is_lost
@@ -314,14 +326,15 @@ class MeshTracker:
             if not searches and not before.is_worth_a_look(frame):
                 self._rejected.append(before)
                 return None
+        first = self._first(pictures, square)
         logit = _LEAST_DOUBT_LOGIT
         if searches:
-            seen = self._found(pictures, square)
+            seen = self._found(pictures, square, first)
             if seen is not None and seen.logit >= FACE_LOGIT:
                 return _Face(seen)
             before = replace(before, searched_frame=frame, is_search_due=False)
         if is_sure or not searches:
-            held = self._held(pictures, square, _ROUNDS_AGAIN, is_sure=is_sure)
+            held = self._held(pictures, square, _ROUNDS_AGAIN, is_sure=is_sure, first=first)
             logit = held.mesh.logit
             if logit >= (_LEAST_HELD_LOGIT if is_sure else FACE_LOGIT):
                 return held
@@ -331,7 +344,7 @@ class MeshTracker:
 
     def _detected(self) -> list[Detection]:
         """Return the faces with a mesh, and those without one that lie on no other head."""
-        heads = [face.mesh.box() for face in self._faces]
+        heads = [face.box for face in self._faces]
         others: list[Detection] = []
         for face in sorted(self._unconfirmed, key=lambda each: -each.score):
             boxes = [*heads, *(other.box for other in others)]
@@ -344,7 +357,7 @@ class MeshTracker:
         """Return the detection of a face of this frame, made once."""
         found = face.detection or detection_of(face.mesh)
         if found.detector_landmarks is None:
-            own = [each for each in self._seen if _explains(face.mesh, each)]
+            own = [each for each in self._seen if _explains(face, each)]
             if own:
                 best = max(own, key=lambda each: each.score)
                 found = replace(found, detector_landmarks=best.landmarks)
@@ -355,31 +368,43 @@ class MeshTracker:
 
     def _keep(self, face: _Face) -> None:
         """Add a face, unless it is one that has a better mesh; drop those that it betters."""
-        rivals = [other for other in self._faces if _are_one_face(face.mesh, other.mesh)]
+        rivals = [other for other in self._faces if _are_one_face(face, other)]
         if all(face.mesh.logit > other.mesh.logit for other in rivals):
             self._faces = [f for f in self._faces if not any(f is r for r in rivals)] + [face]
 
+    def _first(self, pictures: Pictures, square: Square) -> Mesh:
+        """Look at a square once; the mesh is in pixels of the picture that was looked at."""
+        picture, scale = pictures.best(square)
+        return self._network.look(picture, _scaled(square, scale))
+
     def _followed(self, pictures: Pictures, square: Square) -> Mesh:
         picture, scale = pictures.best(square)
-        return self._network.follow(picture, _scaled(square, scale)).moved(_back(scale))
+        return _to_view(self._network.follow(picture, _scaled(square, scale)), scale)
 
     def _held(
-        self, pictures: Pictures, square: Square, rounds: int, *, is_sure: bool = False
+        self,
+        pictures: Pictures,
+        square: Square,
+        rounds: int,
+        *,
+        is_sure: bool = False,
+        first: Mesh | None = None,
     ) -> _Face:
-        """Look at a face in squares of one size; to the end where the detector is sure of it."""
+        """Look at a face in squares of one size, further where the detector is sure of it."""
         picture, scale = pictures.best(square)
-        least = -math.inf if is_sure else UNLIKELY_LOGIT
-        mesh = self._network.hold(picture, _scaled(square, scale), rounds, least_logit=least)
-        return _Face(mesh.moved(_back(scale)), square.side_px)
+        least = _HOPELESS_LOGIT if is_sure else UNLIKELY_LOGIT
+        start = _scaled(square, scale)
+        mesh = self._network.hold(picture, start, rounds, least_logit=least, first=first)
+        return _Face(_to_view(mesh, scale), square.side_px)
 
     def _settled(self, pictures: Pictures, square: Square, rounds: int) -> Mesh:
         picture, scale = pictures.best(square)
-        return self._network.settle(picture, _scaled(square, scale), rounds).moved(_back(scale))
+        return _to_view(self._network.settle(picture, _scaled(square, scale), rounds), scale)
 
-    def _found(self, pictures: Pictures, square: Square) -> Mesh | None:
+    def _found(self, pictures: Pictures, square: Square, first: Mesh) -> Mesh | None:
         picture, scale = pictures.best(square)
-        mesh = self._network.find(picture, _scaled(square, scale))
-        return None if mesh is None else mesh.moved(_back(scale))
+        mesh = self._network.find(picture, _scaled(square, scale), first=first)
+        return None if mesh is None else _to_view(mesh, scale)
 
 
 def detection_of(mesh: Mesh) -> Detection:
@@ -442,19 +467,18 @@ def _distance(a: npt.NDArray[np.float32], b: npt.NDArray[np.float32]) -> float:
     return float(np.linalg.norm(a[:2] + a[2:] - b[:2] - b[2:])) / 2
 
 
-def _are_one_face(mesh: Mesh, other: Mesh) -> bool:
-    a, b = mesh.box(), other.box()
+def _are_one_face(face: _Face, other: _Face) -> bool:
+    a, b = face.box, other.box
     apart, sizes = _distance(a, b), sorted((_size(a), _size(b)))
     if apart < _ONE_FACE * sizes[0]:
         return True
-    return apart < _ONE_HEAD * sizes[1] and min(mesh.logit, other.logit) < _WEAK_LOGIT
+    return apart < _ONE_HEAD * sizes[1] and min(face.mesh.logit, other.mesh.logit) < _WEAK_LOGIT
 
 
-def _explains(mesh: Mesh, face: Detection) -> bool:
-    """Tell whether a detection is of the face of a mesh."""
-    box = mesh.box()
-    near = _distance(box, face.box) < _ONE_FACE * _size(box)
-    return near and _size(face.box) < 2 * _size(box)
+def _explains(face: _Face, seen: Detection) -> bool:
+    """Tell whether a detection is of a face with a mesh."""
+    near = _distance(face.box, seen.box) < _ONE_FACE * _size(face.box)
+    return near and _size(seen.box) < 2 * _size(face.box)
 
 
 def _is_among(mesh: Mesh, known: Iterable[Mesh]) -> bool:
@@ -481,7 +505,9 @@ def _scaled(square: Square, scale: float) -> Square:
     return Square((x, y), square.side_px * scale, square.degrees)
 
 
-def _back(scale: float) -> Matrix:
-    """Return the (2, 3) matrix from a picture that is `scale` times as large to the view."""
+def _to_view(mesh: Mesh, scale: float) -> Mesh:
+    """Map a mesh from a picture that is `scale` times as large to the view."""
+    if scale == 1:
+        return mesh
     shift = 0.5 / scale - 0.5
-    return np.array([[1 / scale, 0, shift], [0, 1 / scale, shift]])
+    return mesh.moved(np.array([[1 / scale, 0, shift], [0, 1 / scale, shift]]))

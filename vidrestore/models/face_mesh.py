@@ -133,8 +133,9 @@ class Mesh:
     @property
     def roll_degrees(self) -> float:
         """The angle of the line of the eyes in the picture, in (-180, 180], clockwise."""
-        left, right = (self.points[list(pair), :2].mean(axis=0) for pair in _EYE_CORNERS)
-        return float(np.degrees(np.arctan2(*(right - left)[::-1])))
+        (a, b), (c, d) = _EYE_CORNERS
+        across = (self.points[c] + self.points[d]) - (self.points[a] + self.points[b])
+        return math.degrees(math.atan2(across[1], across[0]))
 
     @property
     def yaw_degrees(self) -> float:
@@ -258,9 +259,12 @@ class Square:
         Convention:
             Pixel centers (x, y) of the picture -> pixel centers of the 192 x 192 picture.
         """
-        scale, angle = INPUT_PX / self.side_px, np.radians(self.degrees)
-        linear = scale * np.array([[np.cos(angle), np.sin(angle)], [-np.sin(angle), np.cos(angle)]])
-        return np.column_stack([linear, (INPUT_PX - 1) / 2 - linear @ np.array(self.center)])
+        scale, angle = INPUT_PX / self.side_px, math.radians(self.degrees)
+        cos, sin = scale * math.cos(angle), scale * math.sin(angle)
+        (x, y), middle = self.center, (INPUT_PX - 1) / 2
+        return np.array(
+            [[cos, sin, middle - cos * x - sin * y], [-sin, cos, middle + sin * x - cos * y]]
+        )
 
 
 def square_of_landmarks(landmarks: npt.NDArray[Any]) -> Square:
@@ -347,18 +351,21 @@ class FaceMesh:
         crop = _cut(picture, square)
         scale = _brightening(crop) / 255
         blob = cv2.dnn.blobFromImage(crop, scale, (INPUT_PX, INPUT_PX), swapRB=True)
-        np.minimum(blob, 1, out=blob)
+        if scale > 1 / 255:
+            np.minimum(blob, 1, out=blob)
         values, logit = self._session.run(_OUTPUTS, {self._input: blob})
         points = np.asarray(values, np.float64).reshape(POINTS, 3)
-        flat = apply(invert(square.matrix), points[:, :2])
-        z = points[:, 2] * (square.side_px / INPUT_PX)
-        return Mesh(np.column_stack([flat, z]).astype(np.float32), float(np.ravel(logit)[0]))
+        points[:, :2] = apply(invert(square.matrix), points[:, :2])
+        points[:, 2] *= square.side_px / INPUT_PX
+        return Mesh(points.astype(np.float32), float(logit.item()))
 
     def settle(
         self,
         picture: npt.NDArray[np.uint8],
         square: Square,
         most_rounds: int = _MOST_ROUNDS,
+        *,
+        first: Mesh | None = None,
     ) -> Mesh:
         """Run the network until the angle of the face stands still.
 
@@ -366,11 +373,12 @@ class FaceMesh:
             picture: (H, W, 3) uint8, BGR, square pixels.
             square: Where to begin.
             most_rounds: The largest number of runs; default: 12.
+            first: The mesh of a look at `square`. Default: the first run is that look.
 
         Returns:
             The last mesh.
         """
-        mesh = self.look(picture, square)
+        mesh = first or self.look(picture, square)
         for _ in range(most_rounds - 1):
             following = square_of_mesh(mesh)
             if mesh.logit < UNLIKELY_LOGIT or _change(square, following) < 1:
@@ -386,6 +394,7 @@ class FaceMesh:
         rounds: int,
         *,
         least_logit: float = UNLIKELY_LOGIT,
+        first: Mesh | None = None,
     ) -> Mesh:
         """Run the network in squares of one size, each around the points that the one before gave.
 
@@ -397,11 +406,12 @@ class FaceMesh:
             square: Where to begin, and the size.
             rounds: The largest number of runs.
             least_logit: The logit below which there is no further run; default: -3.
+            first: The mesh of a look at `square`. Default: the first run is that look.
 
         Returns:
             The last mesh.
         """
-        mesh = self.look(picture, square)
+        mesh = first or self.look(picture, square)
         for _ in range(rounds - 1):
             if mesh.logit < least_logit:
                 break
@@ -438,7 +448,9 @@ class FaceMesh:
                 mesh = self._settle_finely(picture, following)
         return mesh
 
-    def find(self, picture: npt.NDArray[np.uint8], square: Square) -> Mesh | None:
+    def find(
+        self, picture: npt.NDArray[np.uint8], square: Square, *, first: Mesh | None = None
+    ) -> Mesh | None:
         """Find the mesh of a face that a detector claims to have seen.
 
         Where the network sees no face at the square's angle, it looks again at other angles.
@@ -446,11 +458,12 @@ class FaceMesh:
         Args:
             picture: (H, W, 3) uint8, BGR, square pixels.
             square: Where the detector saw the face.
+            first: The mesh of a look at `square`. Default: the first run is that look.
 
         Returns:
             The settled mesh; None where there is no face.
         """
-        mesh = self.settle(picture, square, _ROUNDS_OF_A_TRIAL)
+        mesh = self.settle(picture, square, _ROUNDS_OF_A_TRIAL, first=first)
         if mesh.logit < NO_DOUBT_LOGIT:
             trials = [mesh]
             for turned in _OTHER_STARTS_DEGREES:
@@ -479,12 +492,17 @@ class FaceMesh:
         places = list(looked)
         first = places.index(place) if place in looked else len(places) // 2
         mesh = _mean([looked[each] for each in places[first:]])
+        # Squares that lie around two middles, or on the way, are looked at once.
         middles: list[Square] = []
         while mesh.logit >= _WORTH_SETTLING_LOGIT and len(middles) < _ROUNDS_AROUND:
             middles.append(_on_grid(square_of_mesh(mesh)))
             if middles[-1] in middles[:-1]:
                 break
-            mesh = _mean([self.look(picture, each) for each in _around(middles[-1])])
+            around = [_on_grid(each) for each in _around(middles[-1])]
+            for each in around:
+                if each not in looked:
+                    looked[each] = self.look(picture, each)
+            mesh = _mean([looked[each] for each in around])
         return mesh
 
 

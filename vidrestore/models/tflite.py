@@ -128,25 +128,31 @@ class _Graph:
             if code == _DEQUANTIZE:
                 self._arrays[outputs[0]] = self._arrays[inputs[0]].astype(np.float32)
                 continue
-            options = operator.table(4) or _Table(self._graph.content, self._graph.at)
             names, result = [self._name(index) for index in inputs], self._name(outputs[0])
+            if code == _PAD and (more := self._more_channels(inputs)) is not None:
+                weights[f"{result} channels"] = more
+                nodes.append(helper.make_node("Conv", [names[0], f"{result} channels"], [result]))
+                continue
+            options = operator.table(4) or _Table(self._graph.content, self._graph.at)
             weights |= {
                 self._name(index): self._weight(code, index)
                 for index in inputs
                 if index in self._arrays
             }
             if code == _PRELU:
-                # onnxruntime leaves its fast layout of the channels for PRelu, not for these four:
-                # alpha x + (1 - alpha) max(x, 0).
+                # onnxruntime leaves its fast layout of the channels for PRelu, not for these:
+                # alpha x + (1 - alpha) max(x, 0). It joins a product and the Relu after it.
                 picture, alpha = names
-                weights[f"{result} rest"] = 1 - weights[alpha]
+                rest = weights[f"{result} rest"] = 1 - weights[alpha]
+                high, order = picture, ("Mul", "Relu") if rest.min() >= 0 else ("Relu", "Mul")
+                for kind in order:
+                    factors = [f"{result} rest"] if kind == "Mul" else []
+                    name = f"{result} {kind}"
+                    nodes.append(helper.make_node(kind, [high, *factors], [name]))
+                    high = name
                 nodes += [
                     helper.make_node("Mul", [picture, alpha], [f"{result} low"]),
-                    helper.make_node("Relu", [picture], [f"{result} positive"]),
-                    helper.make_node(
-                        "Mul", [f"{result} positive", f"{result} rest"], [f"{result} high"]
-                    ),
-                    helper.make_node("Add", [f"{result} low", f"{result} high"], [result]),
+                    helper.make_node("Add", [f"{result} low", high], [result]),
                 ]
                 continue
             kind, attributes = self._described(code, inputs, options)
@@ -181,6 +187,25 @@ class _Graph:
         if index < 0:  # TensorFlow Lite's mark of a missing input; a list would count from its end
             raise IndexError(f"an operator has no input {index}")
         return self._tensors[index].raw(3).decode("utf-8", "replace")
+
+    def _more_channels(self, inputs: list[int]) -> npt.NDArray[np.float32] | None:
+        """Return the weights of a convolution that appends channels of zeros, as a padding does.
+
+        onnxruntime leaves its fast layout of the channels for Pad, and then for the sums and the
+        products that follow, too.
+
+        Args:
+            inputs: The numbers of the tensors of a picture, and of how much the padding adds.
+
+        Returns:
+            (C + added, C, 1, 1); None where the padding adds something else.
+        """
+        picture, amounts = inputs
+        added = self._arrays[amounts]
+        if added.shape != (4, 2) or added[:3].any() or added[3, 0]:
+            return None
+        channels = self._tensors[picture].integers(0)[3]
+        return np.eye(channels + int(added[3, 1]), channels, dtype=np.float32)[..., None, None]
 
     def _described(
         self, code: int, inputs: list[int], options: _Table
