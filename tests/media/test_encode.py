@@ -1,6 +1,8 @@
 """Encode and remux: times, tags, shape and the other streams."""
 
 import os
+import subprocess
+import sys
 from fractions import Fraction
 from pathlib import Path
 
@@ -218,3 +220,14 @@ def test_x264_codes_a_frame_as_one_slice(tmp_path):
     )
     run(source, target, load_settings(options={"encode.codec": "h264"}))
     assert b"sliced_threads=0" in target.read_bytes()
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("codec", ["h264", "hevc", "av1"])
+def test_an_encoder_writes_nothing_to_the_terminal(tmp_path, codec):
+    images = [mild_image(64, 64, "yuv420p", i) for i in range(3)]
+    source = write_video(tmp_path / "source.mp4", images, codec="libx264")
+    given = [sys.executable, "-m", "vidrestore", "restore", str(source), str(tmp_path / "out.mkv")]
+    given += ["--codec", codec, "--restorer", "fusion", "--detector", "haar", "--json"]
+    done = subprocess.run(given, check=True, capture_output=True, text=True)
+    assert done.stderr == ""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Sequence
 from contextlib import nullcontext
 from fractions import Fraction
@@ -188,6 +189,9 @@ class VideoWriter:
             # PyAV asks for threads within a frame, for which x264 cuts it into slices: 3 to 14 %
             # more bytes for the same picture.
             context.thread_type = "FRAME"
+        if self._encoding.encoder == "libsvtav1":
+            # It writes its settings to stderr, unless it is told to write errors only.
+            os.environ.setdefault("SVT_LOG", "1")
         context.flags |= _FRAME_DURATION
         context.field_order = _FIELD_ORDERS[info.field_order]
         if self._encoding.has_field_flags:
