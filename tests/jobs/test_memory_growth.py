@@ -48,6 +48,7 @@ def test_a_longer_film_needs_no_more_memory_and_at_most_twice_its_room():
     assert disk <= 2.05
 
 
+@pytest.mark.long
 def test_no_picture_waits_for_the_garbage_collector(tmp_path):
     """Python may look for cycles only after thousands of frames."""
     shown = cv2.resize(data.astronaut(), (256, 256))

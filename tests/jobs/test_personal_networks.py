@@ -169,6 +169,7 @@ def test_each_of_two_people_gets_the_own_network(tape, faces, folder, outputs, t
     assert "anna.safetensors (Anna): 12 faces of person 1" in capsys.readouterr().out
 
 
+@pytest.mark.long
 def test_a_personal_file_alone_leaves_other_people_to_its_base(
     tape, faces, folder, outputs, tmp_path
 ):
@@ -193,6 +194,7 @@ def test_named_people_get_the_network_and_others_stay(tape, faces, folder, outpu
     assert same(pictures(target), pictures(tape), RIGHT)
 
 
+@pytest.mark.long
 def test_a_redone_shot_gets_the_networks_of_the_new_run(tape, faces, folder, outputs, tmp_path):
     target, shots = tmp_path / "out.mkv", tmp_path / "shots.toml"
     run(tape, target, faces, folder, str(folder / "anna.safetensors"), keep_job=True)

@@ -131,7 +131,7 @@ def say_bt709(stream):
         ("prores", "yuv422p10le", "out.mkv", "high"),
         ("dnxhr", "yuv422p", "out.mov", "high"),
         ("dnxhr", "yuv422p10le", "out.mkv", "high"),
-        ("hevc", "gray10le", "out.mp4", "small"),
+        pytest.param("hevc", "gray10le", "out.mp4", "small", marks=pytest.mark.long),
         pytest.param("hevc", "gbrp10le", "out.mkv", "20", marks=pytest.mark.long),
     ],
 )

@@ -211,6 +211,7 @@ def _stop_after(step: int, events: list[Event] | None = None) -> Callable[[Event
     return stop
 
 
+@pytest.mark.long
 def test_a_state_of_other_settings_is_named(studio: Studio) -> None:
     film = studio.film("film.mkv")
     with pytest.raises(StopError):
@@ -294,6 +295,7 @@ def test_a_disk_that_fills_up_or_goes_away_keeps_the_last_state(studio: Studio, 
     disk.remount("rw")
 
 
+@pytest.mark.long
 def test_a_page_on_a_full_disk_costs_no_network(studio: Studio, disk: Disk) -> None:
     film, page = studio.film("film.mkv"), disk.folder / "page.html"
     disk.remount("size=4k")
