@@ -146,7 +146,7 @@ def test_an_upload_that_does_not_fit_is_not_begun(tmp_path, monkeypatch):
         status, fields = await ask(app, "POST", UPLOAD, [bytes(16)])
         assert (status, "make room" in fields["error"]) == (507, True)
         # What arrives at the same time counts, too.
-        scope_path, left = UPLOAD.partition("?")[0], []
+        scope_path, left, is_asked = UPLOAD.partition("?")[0], [], asyncio.Event()
 
         async def slow() -> None:
             headers = [(b"content-length", b"10")]
@@ -157,10 +157,14 @@ def test_an_upload_that_does_not_fit_is_not_begun(tmp_path, monkeypatch):
             async def send(message: dict[str, Any]) -> None:
                 left.append(message)
 
-            await app(scope, arriving.get, send)
+            async def receive() -> dict[str, Any]:
+                is_asked.set()
+                return await arriving.get()
+
+            await app(scope, receive, send)
 
         first = asyncio.create_task(slow())
-        await asyncio.sleep(0.05)
+        await is_asked.wait()  # from then on its room is taken
         assert (await ask(app, "POST", UPLOAD, [bytes(6)]))[0] == 507
         await arriving.put({"type": "http.request", "body": bytes(10), "more_body": False})
         await first
