@@ -19,6 +19,7 @@ OPTIONS = AS_PAINTED | {
     "encode.preset": "ultrafast", "job.segment_frames": 48, "encode.check": False,
     "encode.codec": "ffv1",
 }  # fmt: skip
+CPU = torch.device("cpu")
 
 
 @pytest.fixture(scope="module")
@@ -69,6 +70,34 @@ def test_a_resumed_run_takes_the_decision_of_the_first(tape, whole, tmp_path, mo
     assert asked == ["boiling"]
     assert frames_of(tmp_path / "out.mkv") == whole[0]
     assert again.faces < whole[2]
+
+
+class Slow(Boiling):
+    """A network that takes longer than all crops between key frames."""
+
+    def __call__(self, windows: torch.Tensor) -> torch.Tensor:
+        for _ in range(40):
+            torch.fft.fft2(torch.rand(16, 256, 256))
+        return super().__call__(windows)
+
+
+@pytest.mark.long
+def test_the_times_of_this_machine_tell_a_slow_network_from_a_quick_one():
+    how = load_settings(options=OPTIONS).restore
+    slow, quick = (key_frames.saves_time(each, 32, CPU, how) for each in (Slow(), Boiling()))
+    assert (slow, quick) == (True, False)
+
+
+@pytest.fixture
+def times(monkeypatch) -> None:
+    """Other times than those of this machine: for a face, a slow network takes a little more than
+    three times as long as everything else of key frames, and others take a little less."""
+    monkeypatch.setattr(key_frames, "_seconds_without", lambda side: 1.0)
+    monkeypatch.setattr(key_frames, "_seconds_of", seconds_of)
+
+
+def seconds_of(network, *_) -> float:
+    return 3.01 if isinstance(network, Slow) else 2.99
 
 
 @pytest.mark.long
@@ -122,16 +151,7 @@ def test_a_restorer_that_sees_several_frames_restores_all_of_them(tape):
     assert len(plan.notes) == 1
 
 
-class Slow(Boiling):
-    """A network that takes longer than all crops between key frames."""
-
-    def __call__(self, windows: torch.Tensor) -> torch.Tensor:
-        for _ in range(40):
-            torch.fft.fft2(torch.rand(16, 256, 256))
-        return super().__call__(windows)
-
-
-@pytest.mark.long
+@pytest.mark.usefixtures("times")
 def test_only_a_slow_network_has_key_frames_by_itself(tape):
     slow, quick = planned(tape, Slow(), "auto"), planned(tape, Boiling(), "auto")
     tracks = {track.track_id for track in faces_of(tape).tracks}
@@ -147,9 +167,15 @@ def test_only_a_slow_network_has_key_frames_by_itself(tape):
     [(Slow(), "off", True), (Boiling(), "off", False), (Slow(), "auto", False)],
     ids=["slow", "quick", "slow, asked for"],
 )
+@pytest.mark.usefixtures("times")
 def test_the_estimate_offers_key_frames_where_they_save_time(
     tape, monkeypatch, restorer, how, is_offered
 ):
+    count_network = estimates._seconds_per_frame
+    monkeypatch.setattr(
+        estimates, "_seconds_per_frame", lambda *given: (1.0, count_network(*given)[1])
+    )
+    monkeypatch.setattr(estimates, "_seconds_of", seconds_of)
     monkeypatch.setattr(estimates, "chosen_restorer", lambda settings, on_event: restorer)
     options = OPTIONS | {"restore.restorer": "fusion", "restore.key_frames": how}
     found = estimates.estimate(tape, faces_of(tape), load_settings(options=options))
