@@ -88,7 +88,7 @@ def find_analysis(
     path = _cache_path(source, settings, span) if settings.detect.remember else None
     if path is not None and not may_be_kept:
         _delete(path)
-    elif path is not None and (known := _loaded(path, source, settings, on_event)) is not None:
+    elif path is not None and (known := _loaded(path, source, on_event)) is not None:
         notify(on_event, "the analysis of an earlier run is used")
         if inspection is not None and inspection.kept is not None:
             inspection.kept.taken()  # frees their memory
@@ -130,7 +130,7 @@ def remembered_analysis(
     """
     if not settings.detect.remember:
         return None
-    return _loaded(_cache_path(source, settings, None), source, settings, on_event)
+    return _loaded(_cache_path(source, settings, None), source, on_event)
 
 
 def forget_analysis(source: Probe, settings: Settings, on_event: OnEvent | None) -> None:
@@ -151,9 +151,7 @@ def _cache_path(source: Probe, settings: Settings, span: TimeRange | None) -> Pa
     return storage.cached(source, folder, _settings_hash(settings, span))
 
 
-def _loaded(
-    path: Path, source: Probe, settings: Settings, on_event: OnEvent | None
-) -> Analysis | None:
+def _loaded(path: Path, source: Probe, on_event: OnEvent | None) -> Analysis | None:
     """Load a cached analysis; delete one that cannot be used, and send a notice about it."""
     try:
         path.lstat()

@@ -91,7 +91,7 @@ def remux(
         number = list(dict.fromkeys(each for each, _ in mapped)).index(others)
         covers = _write_covers(source, plan, video.parent)
         arguments = _arguments(plan, info, number, whole=part_seconds is None)
-        own_tags, repeated = _tags_and_covers(plan, info, provenance, covers)
+        own_tags, repeated = _tags_and_covers(plan, provenance, covers)
         arguments |= _container_arguments(plan, info, codec, has_own_tags=own_tags)
         filters = []
         if (fourcc := fourcc_of(codec, plan.container)) is not None:
@@ -303,10 +303,7 @@ def _arguments(
 
 
 def _tags_and_covers(
-    plan: RemuxPlan,
-    info: VideoInfo,
-    provenance: str | None,
-    covers: Sequence[tuple[Path, str, str]],
+    plan: RemuxPlan, provenance: str | None, covers: Sequence[tuple[Path, str, str]]
 ) -> tuple[bool, list[str]]:
     """Return (whether tags need an extension of mp4 and mov, options that stand more than once)."""
     options: list[str] = []

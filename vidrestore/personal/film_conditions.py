@@ -20,7 +20,6 @@ from vidrestore.personal.degradations import FaceCondition, condition_of
 from vidrestore.personal.person import Source
 from vidrestore.restoration.compositing import grain, masks, motion_blur
 from vidrestore.restoration.compositing.appearance import (
-    FacePlacement,
     TrackGeometry,
     at_rect,
     noise_between,
@@ -117,7 +116,7 @@ def _condition(
         inside,
         side_px=crop_side_px(where.unit),
         noise=(noise[0], chroma[0], chroma[1]),
-        motion_px=_motion_blur_px(source, frame, where, units, sharp),
+        motion_px=_motion_blur_px(source, frame, units, sharp),
         chroma_step=how.grid,
     )
 
@@ -125,7 +124,6 @@ def _condition(
 def _motion_blur_px(
     source: Source,
     frame: Frame,
-    where: FacePlacement,
     units: Sequence[npt.NDArray[np.float64]],
     sharp: FloatArray,
 ) -> tuple[float, float]:

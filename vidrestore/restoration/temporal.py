@@ -169,7 +169,7 @@ def prepared(
             continue
         ready = held.popleft()
         averages = run_each(
-            [partial(windows[track_and_side(face)].average, at, face, how) for face in ready.faces]
+            [partial(windows[track_and_side(face)].average, at, how) for face in ready.faces]
         )
         for window in windows.values():
             window.forget(at)
@@ -337,7 +337,7 @@ class _Window:
         for old in [k for k in self._unsteadiness if k <= at - REACH_FRAMES]:
             del self._unsteadiness[old]
 
-    def average(self, at: int, face: Face, how: Deflicker) -> Average | None:
+    def average(self, at: int, how: Deflicker) -> Average | None:
         """Return how the crop of frame `at` is stabilized; None where it stays as it is."""
         crop = self._crops.get(at)
         around = [s for s in range(at - REACH_FRAMES, at + self._ahead + 1) if s != at]
