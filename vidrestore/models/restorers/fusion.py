@@ -89,8 +89,8 @@ class Fusion(Restorer):
 
     def _motion(self, first: _View, second: _View) -> tuple[FlowField, _Field]:
         """Return the flow from the first view to the second, and its confidence."""
-        forward = self._flow(first.grey, second.grey)
-        backward = self._flow(second.grey, first.grey)
+        forward = self._flow(first.gray, second.gray)
+        backward = self._flow(second.gray, first.gray)
         return forward, confidence(forward, backward, first.low, second.low)
 
 
@@ -98,7 +98,7 @@ class _View:
     """The blurred luma of a frame, for the flow and for its gate."""
 
     def __init__(self, luma: _Field) -> None:
-        self.grey = np.rint(gaussian_blur(luma, _FLOW_SIGMA_PX)).astype(np.uint8)
+        self.gray = np.rint(gaussian_blur(luma, _FLOW_SIGMA_PX)).astype(np.uint8)
         self.low = gaussian_blur(luma, _GATE_SIGMA_PX)
 
 

@@ -452,8 +452,8 @@ def noise_between(
     """
     how = layout(frames[1].image)
     around, within = (place.rect(info, how.grid, around=each) for each in (_AROUND, -_INSIDE))
-    centre = np.full((1, 2), 0.5)
-    center, *others = (apply(invert(unit), centre)[0] for unit in (units[1], units[0], units[2]))
+    middle = np.full((1, 2), 0.5)
+    center, *others = (apply(invert(unit), middle)[0] for unit in (units[1], units[0], units[2]))
     moved = [other - center for other in others]
     found = []
     for index in grain_planes(frames[1].image):
@@ -552,8 +552,8 @@ def _inside_frame(unit: Matrix, info: VideoInfo) -> FloatArray:
     corners = apply(inverse, unit_corners())
     if (corners >= 0).all() and (corners <= [info.width - 1, info.height - 1]).all():
         return np.ones((GRID_PX, GRID_PX), np.float32)
-    centres = (np.arange(GRID_PX) + 0.5) / GRID_PX
-    x, y = (inverse[i, 0] * centres + (inverse[i, 1] * centres + inverse[i, 2])[:, None]
+    centers = (np.arange(GRID_PX) + 0.5) / GRID_PX
+    x, y = (inverse[i, 0] * centers + (inverse[i, 1] * centers + inverse[i, 2])[:, None]
             for i in (0, 1))  # fmt: skip
     inside = (x >= -0.5) & (y >= -0.5) & (x < info.width - 0.5) & (y < info.height - 0.5)
     return np.asarray(inside, np.float32)

@@ -44,7 +44,7 @@ _MOST_TRIPLES, _FEW_BLOCKS = 40, 32
 _CALM_SHARE = 0.3
 # Two of three frames repeat a picture if between them this share goes on of what goes on otherwise.
 _REPEAT_SHARE = 0.3
-# Both margins of a block, whose slopes need its neighbours.
+# Both margins of a block, whose slopes need its neighbors.
 _MARGINS_PX = 2
 # Shares of the range beyond which a plane is clipped and shows no noise of its own.
 _DARKEST, _BRIGHTEST = 0.04, 0.96
