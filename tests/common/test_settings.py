@@ -193,6 +193,26 @@ def test_a_section_within_a_section_is_reached_and_checked() -> None:
         load_settings(None, ["paste.regions=1", "paste.regions.mouth=1"])
 
 
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (
+            "scale = 2",
+            r"scale is a section of settings, not the value 2; name .* as scale\.factor$",
+        ),
+        ("paste.regions = 1", r"paste\.regions is a section .* such as paste\.regions\.eyes$"),
+        ("detect.size_px = 1e30", r"detect\.size_px cannot be 1e\+30; it must be a smaller whole"),
+    ],
+)
+def test_a_value_of_another_kind_is_refused_in_the_words_of_settings(
+    tmp_path: Path, text: str, message: str
+) -> None:
+    path = tmp_path / "own.toml"
+    path.write_text(f"{text}\n")
+    with pytest.raises(ConfigError, match=f"^{message}"):
+        load_settings(path)
+
+
 def test_people_of_a_profile_are_read_checked_and_written(tmp_path: Path) -> None:
     path = tmp_path / "family.toml"
     path.write_text('[[person]]\nname = "Anna"\nreference = "anna.jpg"\nrestorer = "a.pth"\n')
@@ -203,7 +223,9 @@ def test_people_of_a_profile_are_read_checked_and_written(tmp_path: Path) -> Non
     assert load_settings(path) == settings
     assert load_settings(None, ['person=[{name="Anna", reference="anna.jpg", restorer="a.pth"}]'])
     for text, part in (
-        ('[[person]]\nname = "Anna"\n', "person.0.restorer cannot be"),
+        ('[[person]]\nname = "Anna"\n', r"^person\.1 has no restorer; add restorer = \.\.\.$"),
+        ('[[person]]\nname = ""\nrestorer = "a"\n', r"^person\.1\.name .* at least 1 character"),
+        ("person = [3]\n", r"^person\.1 is a section of settings, not the value 3; name"),
         ('[[person]]\nnmae = "Anna"\nname = "Anna"\nrestorer = "a.pth"\n', "did you mean name"),
         ("person = 3\n", "person cannot be 3; it must be a list"),
     ):

@@ -164,9 +164,15 @@ def _merge(values: dict[str, Any], change: dict[str, Any], where: str = "") -> N
         elif isinstance(values.setdefault(name, {}), dict):
             _merge(values[name], entry, f"{where}{name}.")
         else:
-            raise ConfigError(
-                f"{where}{name} is a section of settings, not the value {quoted(values[name])}"
-            )
+            raise ConfigError(_no_section(f"{where}{name}", values[name], next(iter(entry))))
+
+
+def _no_section(name: str, value: object, setting: str) -> str:
+    """Compose the message for a value in place of a section, with a setting of that section."""
+    return (
+        f"{name} is a section of settings, not the value {quoted(value)}; name a setting in it, "
+        f"such as {name}.{setting}"
+    )
 
 
 def _validated(values: dict[str, Any], names: Mapping[str, str]) -> Settings:
@@ -180,11 +186,16 @@ def _validated(values: dict[str, Any], names: Mapping[str, str]) -> Settings:
 def _sentence(problem: Any, names: Mapping[str, str]) -> str:
     """Compose the message for an error of pydantic."""
     path = [str(part) for part in problem["loc"]]
+    name = _name_of(problem["loc"], names)
+    if problem["type"] == "missing":
+        return f"{_name_of(problem['loc'][:-1], names)} has no {path[-1]}; add {path[-1]} = ..."
+    if problem["type"] == "model_type":
+        return _no_section(name, problem["input"], next(iter(_model_at(path).model_fields)))
     if problem["type"] == "extra_forbidden":
         kind = (
             "section of settings"
             if len(path) == 1
-            else f"setting in section {'.'.join(path[:-1])}:"
+            else f"setting in section {_name_of(problem['loc'][:-1], names)}:"
         )
         return unknown_name(kind, path[-1], _model_at(path[:-1]).model_fields)
     if problem["type"] == "literal_error":
@@ -192,9 +203,14 @@ def _sentence(problem: Any, names: Mapping[str, str]) -> str:
         return unknown_name(path[-1], problem["input"], allowed)
     if problem["type"] == "string_pattern_mismatch":
         allowed_text = _model_at(path[:-1]).model_fields[path[-1]].description
-        name = names.get(".".join(path), ".".join(path))
         return f"{name} cannot be {quoted(problem['input'])}; allowed is {allowed_text}"
-    return not_a_value(names.get(".".join(path), ".".join(path)), problem)
+    return not_a_value(name, problem)
+
+
+def _name_of(location: Sequence[str | int], names: Mapping[str, str]) -> str:
+    """Name a setting in messages; sections of a list are counted from 1, as people are."""
+    path = ".".join(str(part + 1 if isinstance(part, int) else part) for part in location)
+    return names.get(path, path)
 
 
 def _model_at(path: Sequence[str]) -> type[BaseModel]:

@@ -75,9 +75,12 @@ def first_line(message: object) -> str:
 _EXPECTED = {
     "float_parsing": "a number", "float_type": "a number", "finite_number": "a finite number",
     "int_parsing": "a whole number", "int_type": "a whole number",
-    "int_from_float": "a whole number", "bool_parsing": "true or false",
+    "int_from_float": "a whole number", "int_parsing_size": "a smaller whole number",
+    "bool_parsing": "true or false",
     "bool_type": "true or false", "string_type": "a text", "path_type": "the name of a file",
-    "tuple_type": "a list", "greater_than": "greater than {gt:.10g}",
+    "tuple_type": "a list", "string_too_short": "a text of at least {min_length} characters",
+    "string_too_long": "a text of at most {max_length} characters",
+    "greater_than": "greater than {gt:.10g}",
     "greater_than_equal": "at least {ge:.10g}", "less_than": "less than {lt:.10g}",
     "less_than_equal": "at most {le:.10g}", "multiple_of": "a multiple of {multiple_of:.10g}",
 }  # fmt: skip
