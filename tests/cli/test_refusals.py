@@ -94,3 +94,14 @@ def test_so_do_those_of_a_training(folder: Path, arguments: list[str], message: 
     status, told, loaded = refused(folder, "personalize", *arguments, "-o", "anna.safetensors")
     assert (status in (1, 2), loaded) == (True, [])
     assert message in " ".join(told.split())
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full, a disk always full")
+def test_standard_output_on_a_full_disk_is_no_defect_of_the_program() -> None:
+    given = [sys.executable, "-m", "vidrestore", "restore", "--print-config"]
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(given, stdout=full, stderr=subprocess.PIPE, text=True)
+    assert done.returncode == 1
+    assert done.stderr == (
+        "vidrestore: no space is left on a disk; make room and run the same command again\n"
+    )

@@ -163,13 +163,19 @@ def test_sound_that_the_output_cannot_hold_is_said_before_the_work(tmp_path):
     assert [p.name for p in tmp_path.iterdir()] == ["source.mkv"]
 
 
-def test_an_ffmpeg_that_is_not_there_is_said_before_the_work(tmp_path, monkeypatch):
-    source = with_sound(tmp_path / "source.mkv", "pcm_s16le")
+@pytest.mark.parametrize("has_sound", [True, False], ids=["sound", "silent"])
+def test_an_ffmpeg_that_is_not_there_is_said_before_the_work(tmp_path, monkeypatch, has_sound):
+    source = tmp_path / "source.mkv"
+    if has_sound:
+        with_sound(source, "pcm_s16le")
+    else:
+        write_video(source, [mild_image(64, 48, "yuv420p", i) for i in range(25)])
     monkeypatch.setenv("VIDRESTORE_FFMPEG", str(tmp_path / "nowhere"))
+    track = plain_track(25, centre=(30, 20), side=30)
     painter = Painter()
     with pytest.raises(OutputError, match="VIDRESTORE_FFMPEG"):
         restore_video(source, tmp_path / "out.mkv", restorer=painter,
-                      analysis=analysis_of_file(source))  # fmt: skip
+                      analysis=analysis_of_file(source, [track]))  # fmt: skip
     assert painter.batches == []
 
 

@@ -22,7 +22,7 @@ from vidrestore.cli.personalize import personalize
 from vidrestore.cli.restore import restore
 from vidrestore.cli.weights import weights_app
 from vidrestore.common.ending import failed, interrupted
-from vidrestore.common.errors import VidrestoreError
+from vidrestore.common.errors import VidrestoreError, is_disk_full
 from vidrestore.common.interruption import STATUS, Interruption
 from vidrestore.common.quoting import not_a_value
 
@@ -113,6 +113,8 @@ def _unexpected(error: Exception, given: Sequence[str], *, debug: bool) -> int:
     if debug:
         traceback.print_exception(error)
     message = f"{type(error).__name__}: {error}; run again with --debug and report what it prints"
+    if is_disk_full(error):  # such as that of a file that the shell writes the output to
+        message = "no space is left on a disk; make room and run the same command again"
     return failed(type(error).__name__, message, 1, given)
 
 

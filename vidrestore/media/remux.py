@@ -18,7 +18,7 @@ from vidrestore.imaging.frame import VideoInfo
 from vidrestore.media.boxes import copy_with_boxes
 from vidrestore.media.containers import RemuxPlan, fourcc_of, suffix_for
 from vidrestore.media.extraction import DELAY_SECONDS, extracted, needed_streams
-from vidrestore.media.ffmpeg import check_room, reason_of, run_ffmpeg
+from vidrestore.media.ffmpeg import check_room, ffmpeg_program, reason_of, run_ffmpeg
 from vidrestore.media.probe import Probe
 from vidrestore.media.timeline import NOTHING_TO_REPAIR
 
@@ -163,8 +163,9 @@ def trial_remux(probe: Probe, trial: Path, plan: RemuxPlan) -> RemuxPlan:
 
     Raises:
         OutputError: The container cannot hold sound, or another video, that another container can
-            hold.
+            hold, or the ffmpeg program cannot be run.
     """
+    ffmpeg_program()  # it joins the output also where no other stream is tried here
     source = probe.path
     others = [index for index in plan.kept if index != probe.info.stream_index]
     needed = needed_streams(probe.time_line, others)
