@@ -3,8 +3,8 @@
 A small GPEN (128 px) is trained from scratch by the trainer of `vidrestore personalize`, on faces
 of the clips and pictures in the folder that VIDRESTORE_SHARED names, ../shared by default, without
 those of the two persons below. From this base two networks go on, for as many steps and with the
-same settings. One learns from clear crops of the person from one shot, and in a quarter of the
-steps' pictures from the faces of the base; the other, the control, from those alone. All restore
+same settings. One learns from clear crops of the person from one shot, and in half of the steps'
+pictures from the faces of the base; the other, the control, from those alone. All restore
 frames of the person that were made bad by the kind of degradation that GPEN's authors train with.
 The only loss is smooth L1: there are no weights of IR-SE-50 or of a discriminator for 128 px.
 
@@ -62,13 +62,13 @@ CPU = torch.device("cpu")
 SIDE = 128
 NARROW, CHANNEL_MULTIPLIER, STYLE_DIM, MAPPING_LAYERS = 0.125, 1, 128, 4
 BASE = Train(
-    steps=3000, batch=4, decoder_rate=2e-3, encoder_rate=2e-3, save_memory=False, check_every=100,
+    steps=1500, batch=4, decoder_rate=2e-3, encoder_rate=2e-3, save_memory=False, check_every=100,
     patience=100,
 )  # fmt: skip
 # In the same time of the processor, more steps with one picture each teach better than fewer steps
 # with four.
 FURTHER = Train(
-    steps=4800, batch=1, decoder_rate=1e-3, encoder_rate=1e-3, save_memory=False, check_every=400,
+    steps=2000, batch=1, decoder_rate=2e-3, encoder_rate=2e-3, save_memory=False, check_every=400,
     patience=100,
 )  # fmt: skip
 # Crops become 32 to 64 px wide, as faces are in wide shots. From smaller ones the recognizer knows
@@ -84,10 +84,10 @@ SEEDS = (0, 1, 2)
 MOST_CROPS, LEAST_PX = 48, 100
 # Of other people, the end of each track is set apart, at most so many crops of it.
 APART_SHARE, GAP_SECONDS, MOST_APART, FRAMES_PER_SECOND = 0.2, 1.0, 8, 25
-MOST_CHOSEN, ON_SHEET = 80, 6
-# In a personal training, of so many crops all but one are of the person, and one is of the base's
-# faces, so that the network keeps what it knows of others.
-MIXED = 4
+MOST_CHOSEN, ON_SHEET = 200, 6
+# In a personal training, one of so many crops is of the base's faces, so that the network keeps what
+# it knows of others.
+MIXED = 2
 GOALS = "+1.0 dB and +0.05 over base and control, others at most -0.3 dB"
 # The other clips: file, seconds from its beginning, and the part of the picture to take faces from.
 CLIPS = (

@@ -26,9 +26,8 @@ from vidrestore.personal import objectives
 from vidrestore.personal.discriminator import Discriminator
 from vidrestore.personal.identity import IrSe50
 from vidrestore.personal.objectives import Judges
+from vidrestore.personal.optimizers import optimizers
 
-# Copies of all weights of a network: itself, gradients, two moments of Adam.
-_TRAINED_COPIES = 4
 # Averaged weights, and those of the best look. The discriminator has neither.
 _AVERAGED_COPIES = 2
 LIBRARIES_BYTES = 300_000_000
@@ -91,20 +90,30 @@ def estimate_training(
         embedder = IrSe50() if identity else None
         truth = torch.zeros(settings.batch, 3, config.size, config.size)
     judges = Judges(judge, None if embedder is None else embedder.embed)
-    steps = _steps(gpen, judges, truth, settings)
+    learners = [each for own in optimizers(gpen, judge, settings).values() for each in own]
+    _make_gradients(gpen, judge)
+    for learner in learners:
+        learner.step()
+    steps = _steps(gpen, judges, learners, truth, settings)
     peak, operations = 0, 0.0
     for step, every in steps:
-        found_bytes, found_operations = _counted(step, (gpen, judge))
-        peak = max(peak, found_bytes)
-        operations += found_operations / every
+        _make_gradients(gpen, judge)
+        with _Count() as count:
+            step()
+        peak = max(peak, count.most_bytes)
+        operations += count.operations / every
     gpen_bytes, judge_bytes, identity_bytes = (
         sum(4 * each.numel() for each in network.parameters()) if network is not None else 0
         for network in (gpen, judge, embedder)
     )
-    networks = _TRAINED_COPIES * (gpen_bytes + judge_bytes) + _AVERAGED_COPIES * gpen_bytes
+    learner_bytes = sum(
+        each.nbytes for learner in learners for each in _tensors(learner.state_dict()["state"])
+    )
+    kept = gpen_bytes + judge_bytes + learner_bytes + _AVERAGED_COPIES * gpen_bytes
+    used = kept + gpen_bytes + judge_bytes + identity_bytes  # with the gradients
     return TrainingEstimate(
-        memory_bytes=int((networks + identity_bytes + peak) * SPARE) + LIBRARIES_BYTES,
-        state_bytes=(3 + _AVERAGED_COPIES) * gpen_bytes + 3 * judge_bytes,
+        memory_bytes=int((used + peak) * SPARE) + LIBRARIES_BYTES,
+        state_bytes=kept,
         step_operations=operations,
     )
 
@@ -184,7 +193,11 @@ _Step = Callable[[], object]
 
 
 def _steps(
-    gpen: GPEN, judges: Judges, truth: Tensor, settings: Train
+    gpen: GPEN,
+    judges: Judges,
+    learners: Sequence[torch.optim.Optimizer],
+    truth: Tensor,
+    settings: Train,
 ) -> Sequence[tuple[_Step, int]]:
     """Return the parts of a step, and in every how many steps each is computed."""
     run, judge = objectives.layer_runner(settings), judges.discriminator
@@ -195,11 +208,12 @@ def _steps(
             objectives.add_discriminator_gradients(judge, truth, restored, run)
         return objectives.add_generator_gradients(judges, truth, restored, settings, run)
 
+    always: list[tuple[_Step, int]] = [(learn, 1), *((each.step, 1) for each in learners)]
     if judge is None:
-        return [(learn, 1)]
+        return always
     half = truth[: max(len(truth) // 2, 1)]
     return [
-        (learn, 1),
+        *always,
         (lambda: objectives.add_r1_gradients(judge, truth, settings, run), settings.r1_every),
         (
             lambda: objectives.add_path_gradients(gpen, half, half, 0.0, settings, run),
@@ -208,15 +222,12 @@ def _steps(
     ]
 
 
-def _counted(step: _Step, networks: Sequence[torch.nn.Module | None]) -> tuple[int, float]:
-    """Return the peak of bytes of new tensors, gradients of weights aside, and the operations."""
+def _make_gradients(*networks: torch.nn.Module | None) -> None:
+    """Give all weights gradients, whose memory then counts for no step."""
     for network in networks:
         if network is not None:
             for parameter in network.parameters():
                 parameter.grad = torch.zeros_like(parameter)
-    with _Count() as count:
-        step()
-    return count.most_bytes, count.operations
 
 
 class _Count(TorchDispatchMode):  # type: ignore[no-untyped-call]

@@ -31,13 +31,12 @@ from vidrestore.personal import objectives, saved_state
 from vidrestore.personal.averaging import AveragedWeights
 from vidrestore.personal.degradations import Degradation, Pair
 from vidrestore.personal.objectives import Judges
+from vidrestore.personal.optimizers import optimizers, set_rates
 from vidrestore.personal.scores import Scores, score, tensor_of
 
 Crops = npt.NDArray[np.uint8]
 """(N, S, S, 3) uint8 RGB."""
 
-# The decay of the second moments of Adam, of GPEN's authors; that of the first is 0.
-_SECOND_MOMENT = 0.99
 # The least number of half-lives of the averaged weights in a training.
 _HALF_LIVES = 20
 # Numbers that separate the random numbers of steps from those of the crops that are set apart.
@@ -168,7 +167,7 @@ class Trainer:
         self._judges = Judges(discriminator, judges.embed, judges.compare)
         half_life = min(settings.half_life_images, settings.steps * settings.batch / _HALF_LIVES)
         self._average = AveragedWeights(self._gpen, half_life)
-        self._optimizers = _optimizers(self._gpen, discriminator, settings)
+        self._optimizers = optimizers(self._gpen, discriminator, settings)
         self.pairs_apart = self._pairs_apart()
         """The pairs of the crops that are set apart, on which networks are scored."""
         self._state_path = state_path
@@ -235,7 +234,14 @@ class Trainer:
         minutes = self._settings.minutes
         return minutes is not None and self._seconds >= 60 * minutes
 
+    def _done_share(self) -> float:
+        minutes = self._settings.minutes
+        of_time = 0.0 if minutes is None else self._seconds / (60 * minutes)
+        return min(max(self._step / self._settings.steps, of_time), 1.0)
+
     def _train_step(self) -> StepDone:
+        for learners in self._optimizers.values():
+            set_rates(learners, self._done_share())
         random = np.random.default_rng((self._seed, _STEPS, self._step))
         chosen = random.integers(len(self._set.crops), size=self._settings.batch)
         pairs = [self._pair(self._set.crops[index], random) for index in chosen]
@@ -264,10 +270,11 @@ class Trainer:
     @contextmanager
     def _update_of(self, network: str) -> Iterator[None]:
         """Change the weights of a network by the gradients that the scope adds."""
-        optimizer = self._optimizers[network]
-        optimizer.zero_grad()
+        for optimizer in self._optimizers[network]:
+            optimizer.zero_grad()
         yield
-        optimizer.step()
+        for optimizer in self._optimizers[network]:
+            optimizer.step()
 
     def _penalty_step(self, truth: torch.Tensor) -> dict[str, torch.Tensor]:
         discriminator, settings = self._judges.discriminator, self._settings
@@ -366,7 +373,9 @@ class Trainer:
             self._state_path,
             self._key,
             networks={name: network.state_dict() for name, network in networks.items()},
-            optimizers={name: each.state_dict() for name, each in self._optimizers.items()},
+            optimizers={
+                name: [each.state_dict() for each in own] for name, own in self._optimizers.items()
+            },
             best=self._best,
             progress=self._progress(),
         )
@@ -406,8 +415,9 @@ class Trainer:
         self._average.network.load_state_dict(state["networks"]["average"])
         if self._judges.discriminator is not None:
             self._judges.discriminator.load_state_dict(state["networks"]["discriminator"])
-        for name, optimizer in self._optimizers.items():
-            optimizer.load_state_dict(state["optimizers"][name])
+        for name, own in self._optimizers.items():
+            for optimizer, kept in zip(own, state["optimizers"][name], strict=True):
+                optimizer.load_state_dict(kept)
         self._best = {name: value.cpu() for name, value in state["best"].items()}
         progress = state["progress"]
         self._step = self.kept_step = progress["step"]
@@ -417,35 +427,6 @@ class Trainer:
         self._looks = [Look(step, Scores(*own), best) for step, own, best in progress["looks"]]
         steps = self._settings.steps
         self._steps = [StepDone(step, steps, own) for step, own in progress["losses"]]
-
-
-def _optimizers(
-    gpen: GPEN, discriminator: nn.Module | None, settings: Train
-) -> dict[str, torch.optim.Optimizer]:
-    """Return the optimizers by name, their rates and decays scaled for lazy regularization."""
-    decoder = {id(parameter) for parameter in gpen.generator.parameters()}
-    groups = (
-        (settings.decoder_rate, list(gpen.generator.parameters())),
-        (settings.encoder_rate, [each for each in gpen.parameters() if id(each) not in decoder]),
-    )
-    is_regularized = discriminator is not None and settings.path_weight > 0
-    share = settings.path_every / (settings.path_every + 1) if is_regularized else 1.0
-    found: dict[str, torch.optim.Optimizer] = {"generator": _adam(groups, share)}
-    if discriminator is not None:
-        share = settings.r1_every / (settings.r1_every + 1) if settings.r1_weight else 1.0
-        own = (settings.discriminator_rate, list(discriminator.parameters()))
-        found["discriminator"] = _adam((own,), share)
-    return found
-
-
-def _adam(
-    groups: Sequence[tuple[float, list[nn.Parameter]]], share: float
-) -> torch.optim.Optimizer:
-    """Return Adam whose steps are a share of all steps, the others being those of a penalty."""
-    return torch.optim.Adam(
-        [{"params": parameters, "lr": rate * share} for rate, parameters in groups],
-        betas=(0.0, _SECOND_MOMENT**share),
-    )
 
 
 def _numbers(scores: Scores) -> list[float | None]:
