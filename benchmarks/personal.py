@@ -68,7 +68,7 @@ BASE = Train(
 # In the same time of the processor, more steps with one picture each teach better than fewer steps
 # with four.
 FURTHER = Train(
-    steps=2000, batch=1, decoder_rate=2e-3, encoder_rate=2e-3, save_memory=False, check_every=400,
+    steps=3000, batch=1, decoder_rate=2e-3, encoder_rate=2e-3, save_memory=False, check_every=500,
     patience=100,
 )  # fmt: skip
 # Crops become 32 to 64 px wide, as faces are in wide shots. From smaller ones the recognizer knows
