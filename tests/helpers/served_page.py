@@ -11,6 +11,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from helpers.holding import HOLDS
+
 SECONDS = 60
 # Every connection to another machine fails, and is noted.
 BLOCKED = """
@@ -71,7 +73,8 @@ class Served:
 def shut_in(folder: Path) -> dict[str, str]:
     """The environment of a process that reaches no other machine; what it tried is in a log."""
     (folder / "blocker").mkdir(exist_ok=True)
-    (folder / "blocker" / "sitecustomize.py").write_text(BLOCKED)
+    # A test that sets the variable of `holding` lets commands wait at their frames.
+    (folder / "blocker" / "sitecustomize.py").write_text(BLOCKED + HOLDS)
     (folder / "blocked.log").touch()
     paths = [str(folder / "blocker"), str(Path(__file__).parents[2])]
     own = {"BLOCKED_LOG": str(folder / "blocked.log"), "PYTHONPATH": os.pathsep.join(paths)}

@@ -27,6 +27,7 @@ from vidrestore.imaging.geometry import (
 from vidrestore.imaging.planes import layout
 from vidrestore.imaging.resample import warp
 from vidrestore.restoration.compositing.appearance import TrackGeometry
+from vidrestore.restoration.crop_comparison import clamp
 from vidrestore.restoration.faces import Face, FaceFrame
 
 # The outermost samples of a crop are interpolated from this number of pixels beyond its corners.
@@ -123,6 +124,9 @@ def cut_out(
         return None
     display = transfer.to_display(color.region_rgb(frame.image, rect, info), info)
     # In place: the memory for one more picture takes longer than the comparison.
-    region = to_device(display.clamp_(0, 1).to(torch.float32), device)
+    clamp(display)
+    region = to_device(display.to(torch.float32), device)
     matrix = shifted(crop_matrix(unit, side), rect)
-    return warp(region, invert(matrix), side, side, mode="bicubic").clamp_(0, 1)
+    cropped = warp(region, invert(matrix), side, side, mode="bicubic")
+    clamp(cropped)
+    return cropped
