@@ -85,8 +85,8 @@ MOST_CROPS, LEAST_PX = 48, 100
 # Of other people, the end of each track is set apart, at most so many crops of it.
 APART_SHARE, GAP_SECONDS, MOST_APART, FRAMES_PER_SECOND = 0.2, 1.0, 8, 25
 MOST_CHOSEN, ON_SHEET = 200, 6
-# In a personal training, one of so many crops is of the base's faces, so that the network keeps what
-# it knows of others.
+# In a personal training, one of so many crops is of the base's faces, so that the network keeps
+# what it knows of others.
 MIXED = 2
 GOALS = "+1.0 dB and +0.05 over base and control, others at most -0.3 dB"
 # The other clips: file, seconds from its beginning, and the part of the picture to take faces from.
