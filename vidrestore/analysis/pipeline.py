@@ -27,7 +27,7 @@ from vidrestore.analysis.motion import FaceMotionEstimator, follow
 from vidrestore.analysis.part import no_frame_in_part
 from vidrestore.analysis.people import join_people
 from vidrestore.analysis.picture_changes import notices_of_changes
-from vidrestore.analysis.result import Analysis, Fields, info_of_pictures
+from vidrestore.analysis.result import NOT_A_FACE, Analysis, Fields, info_of_pictures
 from vidrestore.analysis.shots import ShotFinder
 from vidrestore.analysis.strength import with_strength
 from vidrestore.analysis.tracking import gap_frames, min_frames, track
@@ -454,7 +454,7 @@ def _build_analysis(
     ]
     no_faces = 0 if collector.meshes is None else collector.meshes.no_faces
     skipped = {
-        "not a face according to the face mesh": no_faces,
+        NOT_A_FACE: no_faces,
         "visible too briefly": brief,
         "seen in a border or in a tape's head-switching noise": collector.in_margins,
         **reasons,

@@ -17,6 +17,10 @@ if TYPE_CHECKING:
     from vidrestore.analysis.borders import Margins
 
 
+NOT_A_FACE = "not a face according to the face mesh"
+"""The reason in `Analysis.skipped` for what only the detector took for a face."""
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Fields:
     """The file's own frames, where pass one works on pictures made from their fields."""

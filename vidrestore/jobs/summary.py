@@ -13,7 +13,7 @@ from typing import Any
 from vidrestore.analysis.people import people_listed
 from vidrestore.analysis.picture_changes import notices_of_changes
 from vidrestore.analysis.pipeline import frames_expected
-from vidrestore.analysis.result import Analysis, frames_of_output, of_file
+from vidrestore.analysis.result import NOT_A_FACE, Analysis, frames_of_output, of_file
 from vidrestore.common.counting import counted
 from vidrestore.jobs.verify import Verification
 from vidrestore.restoration.statistics import RestorationStats
@@ -300,6 +300,8 @@ def _warnings(analysis: Analysis, missing: int) -> Iterator[str]:
         frames = counted(analysis.detector_errors, "frame")
         yield f"the detector failed in {frames}; faces may be missing there"
     if not analysis.tracks:
-        yield "no face was found; nothing was restored"
+        is_left = any(count for reason, count in analysis.skipped.items() if reason != NOT_A_FACE)
+        found = "every face that was found was left as it is" if is_left else "no face was found"
+        yield f"{found}; nothing was restored"
     elif analysis.coarse_landmarks:
         yield "landmarks were guessed from face boxes; a detector with weights aligns better"
