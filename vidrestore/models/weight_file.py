@@ -433,12 +433,12 @@ def _check_zip(path: Path) -> None:
         names = Counter(archive.namelist())
         if repeated := [name for name, count in names.items() if count > 1]:
             raise WeightsError(f"{path} is damaged: it holds {some_of(repeated)} more than once")
+        if any(name.endswith("/constants.pkl") for name in names):
+            raise WeightsError(
+                f"{path} is a TorchScript program where a state dict is needed; use the network's "
+                "state dict"
+            )
         for member in archive.infolist():
-            if member.filename.endswith("/constants.pkl"):
-                raise WeightsError(
-                    f"{path} is a TorchScript program where a state dict is needed; use the "
-                    "network's state dict"
-                )
             if member.compress_type != zipfile.ZIP_STORED:
                 raise WeightsError(
                     f"{path} is a compressed zip, which torch.save never writes; get the file again"

@@ -401,6 +401,13 @@ def test_a_compressed_zip_is_refused(tmp_path: Path, state: dict) -> None:
         load_checkpoint(tmp_path / "b.pth")
 
 
+@pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")
+def test_a_torchscript_program_is_named_as_one(tmp_path: Path) -> None:
+    torch.jit.script(torch.nn.Conv2d(3, 3, 1)).save(tmp_path / "a.pt")  # its code is compressed
+    with pytest.raises(WeightsError, match=r"a\.pt is a TorchScript program"):
+        read_checkpoint(tmp_path / "a.pt")
+
+
 def test_an_onnx_of_other_types_is_one_sentence(tmp_path: Path) -> None:
     path = save_graph(tmp_path / "a.onnx", {"w": torch.zeros(4)})
     model = onnx.load(path)
